@@ -1,7 +1,7 @@
 /*
  * base/: what libc leaves out, and nothing that knows of shards, stores or
- * FUSE. Includes nothing of the other folders. Include the module you need; this
- * file is the map for people:
+ * FUSE. Includes nothing of the other folders. Include the module you need;
+ *this file is the map for people:
  *
  *	error.h		how a failure travels: -errno and a message
  *	cleanup.h	cleanup attributes for locals, hand-off of ownership

@@ -12,6 +12,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -57,11 +58,11 @@ static inline void cleanup_fclose(FILE **file)
 #define CLEANUP_CLOSEDIR CLEANUP(cleanup_closedir)
 #define CLEANUP_FCLOSE CLEANUP(cleanup_fclose)
 
-#define TAKE_PTR(pointer)                      \
-	({                                     \
+#define TAKE_PTR(pointer)                               \
+	({                                              \
 		__typeof__(pointer) taken_ = (pointer); \
-		(pointer) = NULL;              \
-		taken_;                        \
+		(pointer) = NULL;                       \
+		taken_;                                 \
 	})
 
 #define TAKE_FD(fd)                \
@@ -74,6 +75,6 @@ static inline void cleanup_fclose(FILE **file)
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 
 #define container_of(pointer, type, member) \
-	((type *)((char *)(pointer) - offsetof(type, member)))
+	((type *)((char *)(pointer)-offsetof(type, member)))
 
 #endif

@@ -36,8 +36,9 @@ int hib_fail_errno(struct hib_error *error, int code, const char *format, ...)
 		va_end(args);
 		used = strlen(error->message);
 		snprintf(error->message + used, sizeof(error->message) - used,
-			 ": %s", strerrordesc_np(code) ? strerrordesc_np(code) :
-							 "unknown error");
+			 ": %s",
+			 strerrordesc_np(code) ? strerrordesc_np(code)
+					       : "unknown error");
 	}
 	return -code;
 }

@@ -17,7 +17,7 @@
 
 struct hib_error {
 	int code; /* positive errno, 0 when unset */
-	char message[HIB_ERROR_MESSAGE_BYTES]; /* UTF-8, cut at the end if too long */
+	char message[HIB_ERROR_MESSAGE_BYTES]; /* cut at the end if too long */
 };
 
 #define HIB_ERROR_INIT ((struct hib_error){ 0 })

@@ -30,7 +30,8 @@ int file_replace(int dirfd, const char *name, const void *data, size_t size,
 int file_read_all(int dirfd, const char *name, struct buffer *buffer,
 		  struct hib_error *error);
 
-/* pwrite/pread until done. 0 or -errno; a short read at end of file is -ENODATA. */
+/* pwrite/pread until done. 0 or -errno; a short read at end of file is
+ * -ENODATA. */
 int file_write_full(int fd, const void *data, size_t size, uint64_t offset);
 int file_read_full(int fd, void *data, size_t size, uint64_t offset);
 
@@ -61,7 +62,8 @@ int dir_each(int dirfd, dir_visit_fn visit, void *arg, struct hib_error *error);
  */
 int tree_remove(int dirfd, const char *name, struct hib_error *error);
 
-/* A single path component that a name may be: not empty, ".", "..", no slash, <= 255. */
+/* A single path component that a name may be: not empty, ".", "..", no slash,
+ * <= 255. */
 bool name_is_plain(const char *name);
 
 #endif

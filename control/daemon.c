@@ -508,7 +508,7 @@ static int check_resume(struct shard *shard, struct hib_error *error)
 	enum shard_state state = shard_state(shard);
 	int r;
 
-	if (!shard_has_record(shard) && !shard_has_tree(shard))
+	if (!shard_is_recorded(shard) && !shard_has_tree(shard))
 		return 0;
 	r = shard_state_step(state, SHARD_RESUME_START, &step);
 	if (r < 0 && r != -EBUSY)

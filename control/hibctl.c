@@ -1,6 +1,7 @@
 #include "control/hibctl.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/uuid.h"
 #include "control/rpc_message.h"
 
 static int verb_help(struct hibctl *ctl, int argc, char **argv);
@@ -252,11 +254,27 @@ int check_arguments(const struct hibctl *ctl, int argc, int min, int max)
 	int count = argc - optind;
 
 	if (count < min)
-		return usage_error(ctl, "%s needs %s", ctl->verb->name,
-				   ctl->verb->arguments);
+		return usage_error(ctl, "%s: an argument is missing",
+				   ctl->verb->name);
 	if (count > max)
 		return usage_error(ctl, "%s: too many arguments",
 				   ctl->verb->name);
+	return 0;
+}
+
+int task_ids(const struct hibctl *ctl, int argc, char **argv, json_t **ret)
+{
+	int r = check_arguments(ctl, argc, 1, INT_MAX);
+
+	for (int i = optind; i < argc && r == 0; i++)
+		if (!uuid_is_valid(argv[i]))
+			r = usage_error(ctl, "\"%s\" is not a task's id",
+					argv[i]);
+	if (r != 0)
+		return r;
+	*ret = json_array();
+	for (int i = optind; i < argc; i++)
+		json_array_append_new(*ret, json_string(argv[i]));
 	return 0;
 }
 
@@ -357,7 +375,7 @@ static int verb_help(struct hibctl *ctl, int argc, char **argv)
  * "--". Gives the number of words that are left, or a negative exit code.
  */
 static int take_globals(struct hibctl *ctl, int argc, char **argv,
-			bool *ret_help)
+			bool *ret_help, bool *ret_version)
 {
 	int kept = 1;
 	int i = 1;
@@ -370,8 +388,8 @@ static int take_globals(struct hibctl *ctl, int argc, char **argv,
 		} else if (strcmp(argv[i], "--help") == 0 ||
 			   strcmp(argv[i], "-h") == 0) {
 			*ret_help = true;
-		} else if (strcmp(argv[i], "--version") == 0 && kept == 1) {
-			argv[kept++] = argv[i] + 2;
+		} else if (strcmp(argv[i], "--version") == 0) {
+			*ret_version = true;
 		} else if (strncmp(argv[i], "--socket=", 9) == 0) {
 			ctl->socket = argv[i] + 9;
 		} else if (strcmp(argv[i], "--socket") == 0) {
@@ -406,7 +424,7 @@ int main(int argc, char **argv)
 	const char *no_colour = getenv("NO_COLOR");
 	const char *term = getenv("TERM");
 	bool dumb = !term || strcmp(term, "dumb") == 0;
-	bool help = false;
+	bool help = false, version = false;
 	int status;
 
 	/* A server or a reader that goes away is an error to report. */
@@ -416,9 +434,13 @@ int main(int argc, char **argv)
 	ctl.colour =
 		isatty(STDOUT_FILENO) && !dumb && !(no_colour && *no_colour);
 	ctl.terminal = isatty(STDERR_FILENO) && !dumb;
-	argc = take_globals(&ctl, argc, argv, &help);
+	argc = take_globals(&ctl, argc, argv, &help, &version);
 	if (argc < 0)
 		return -argc;
+	if (version) {
+		printf("hibctl %s\n", HIBFS_VERSION);
+		return flush_output(EXIT_OK);
+	}
 	if (argc < 2) {
 		print_usage(help ? stdout : stderr);
 		return help ? EXIT_OK : EXIT_USAGE;

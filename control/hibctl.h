@@ -87,6 +87,9 @@ int next_option(const struct hibctl *ctl, int argc, char **argv,
 /* The verb's arguments after its options: EXIT_USAGE unless min to max. */
 int check_arguments(const struct hibctl *ctl, int argc, int min, int max);
 
+/* The arguments as an array of tasks' ids, or EXIT_USAGE after a message. */
+int task_ids(const struct hibctl *ctl, int argc, char **argv, json_t **ret);
+
 /* "500ms", "30s", "5m", "1h", "2d": false for anything else. */
 bool parse_duration(const char *text, uint64_t *ret_ms);
 bool parse_number(const char *text, uint64_t *ret);

@@ -294,13 +294,13 @@ int verb_task(struct hibctl *ctl, int argc, char **argv)
 {
 	json_t *ids, *result, *missing, *item;
 	size_t index;
-	int r = check_words(ctl, argc, argv, 1, INT32_MAX);
+	int r;
 
+	if (next_option(ctl, argc, argv, no_options) != -1)
+		return EXIT_USAGE;
+	r = task_ids(ctl, argc, argv, &ids);
 	if (r != 0)
 		return r;
-	ids = json_array();
-	for (int i = optind; i < argc; i++)
-		json_array_append_new(ids, rpc_string(argv[i]));
 	r = hibctl_call(ctl, "task", json_pack("{s:o}", "tasks", ids), &result);
 	if (r != 0)
 		return r;

@@ -257,31 +257,31 @@ int verb_wait(struct hibctl *ctl, int argc, char **argv)
 				"--timeout needs a time such as 500ms, 30s, 5m or 1h, not %s",
 				optarg);
 	}
-	r = check_arguments(ctl, argc, 1, INT32_MAX);
+	r = hibctl_connect(ctl);
 	if (r == 0)
-		r = hibctl_connect(ctl);
+		r = task_ids(ctl, argc, argv, &ids);
 	if (r != 0)
 		return r;
-	ids = json_array();
-	for (int i = optind; i < argc; i++)
-		json_array_append_new(ids, rpc_string(argv[i]));
 	return wait_for(ctl, ids, timeout_ms);
 }
 
 int verb_cancel(struct hibctl *ctl, int argc, char **argv)
 {
 	static const struct option options[] = { { 0 } };
-	json_t *result;
+	json_t *ids, *result;
 	int r;
 
 	if (next_option(ctl, argc, argv, options) != -1)
 		return EXIT_USAGE;
 	r = check_arguments(ctl, argc, 1, 1);
 	if (r == 0)
-		r = hibctl_query(ctl, "cancel",
-				 json_pack("{s:o}", "task",
-					   rpc_string(argv[optind])),
-				 &result);
+		r = task_ids(ctl, argc, argv, &ids);
+	if (r != 0)
+		return r;
+	r = hibctl_query(ctl, "cancel",
+			 json_pack("{s:O}", "task", json_array_get(ids, 0)),
+			 &result);
+	json_decref(ids);
 	if (r != 0 || !result)
 		return r;
 	if (json_is_true(json_object_get(result, "cancelled")))

@@ -270,8 +270,9 @@ static int commit(struct pause_job *job, struct pausing *p,
 	if (r == -EEXIST)
 		return hib_fail(error, ESTALE,
 				"somebody else committed snapshot %llu of %s in the meantime; nothing was evicted here, pause again",
-				(unsigned long long)p->seq,
+				(unsigned long long)p->manifest->seq,
 				shard_text(p->shard));
+	p->seq = p->manifest->seq;
 	return r;
 }
 
@@ -283,7 +284,7 @@ static bool is_removed(struct pause_job *job, const struct bucket_shard *entry)
 
 	if (shards_find(job->daemon->shards, job->bucket, entry->name, true,
 			&shard, NULL) < 0 ||
-	    !shard_has_record(shard) || shard_has_tree(shard))
+	    !shard_is_recorded(shard) || shard_has_tree(shard))
 		return false;
 	shard_get_record(shard, &record);
 	return record.state == SHARD_LIVE && record.epoch >= entry->epoch;

@@ -424,7 +424,7 @@ static void add_shard(struct resume_job *job, struct shard *shard)
 
 	s->shard = shard;
 	s->staging_fd = -EBADF;
-	s->absent = !shard_has_record(shard) && !shard_has_tree(shard);
+	s->absent = !shard_is_recorded(shard) && !shard_has_tree(shard);
 	if (s->absent)
 		shard_assume_hibernated(shard);
 }

@@ -8,7 +8,7 @@
 
 #include "base/cleanup.h"
 
-#define BACKLOG 128
+#define BACKLOG 1024 /* a burst of more clients than may connect */
 
 static int make_directory(const char *path, struct hib_error *error)
 {

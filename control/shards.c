@@ -17,7 +17,6 @@
 
 struct shard {
 	struct shards *shards;
-	struct fs_shard *fs_shard;
 	char bucket[TARGET_NAME_BYTES], name[TARGET_NAME_BYTES];
 	char text[TARGET_TEXT_BYTES];
 	struct shard *next_in_slot; /* guarded by shards->lock */
@@ -98,8 +97,7 @@ static int shard_new(struct shards *shards, const char *bucket,
 	strcpy(shard->bucket, shard->record.bucket);
 	strcpy(shard->name, shard->record.shard);
 	target_text(bucket, name, shards->config.shard_depth, shard->text);
-	shard->fs_shard = fs_shard_get(shards->config.fs, bucket, name);
-	if (!shard->fs_shard) {
+	if (!shard_fs(shard)) {
 		shard_free(shard);
 		return hib_fail(error, ENOMEM, "out of memory");
 	}
@@ -211,7 +209,7 @@ bool shard_has_stub(struct shard *shard)
 	return is_directory(fs_source_fd(shard->shards->config.fs), path);
 }
 
-bool shard_has_record(struct shard *shard)
+bool shard_is_recorded(struct shard *shard)
 {
 	bool has;
 
@@ -224,7 +222,7 @@ bool shard_has_record(struct shard *shard)
 /* Something that people see: a directory, or hibernated. */
 static bool exists(struct shard *shard)
 {
-	return (shard_has_record(shard) && shard_state(shard) != SHARD_LIVE) ||
+	return (shard_is_recorded(shard) && shard_state(shard) != SHARD_LIVE) ||
 	       shard_has_tree(shard);
 }
 
@@ -258,9 +256,9 @@ int shards_find(struct shards *shards, const char *bucket, const char *name,
 				"there is no shard %s here; `hibctl list` shows those that are",
 				text);
 	}
-	if (fs_shard_place(shard->fs_shard) == FS_PLACE_NONE &&
+	if (fs_shard_place(shard_fs(shard)) == FS_PLACE_NONE &&
 	    shard_state(shard) == SHARD_LIVE && shard_has_tree(shard)) {
-		r = fs_shard_set_place(shards->config.fs, shard->fs_shard,
+		r = fs_shard_set_place(shards->config.fs, shard_fs(shard),
 				       FS_PLACE_LIVE, error);
 		if (r < 0)
 			return r;
@@ -474,7 +472,7 @@ int shards_recorded(struct shards *shards, struct shard ***ret,
 	for (size_t i = 0; i < SLOTS && list; i++)
 		for (struct shard *shard = shards->slots[i]; shard;
 		     shard = shard->next_in_slot)
-			if (shard_has_record(shard))
+			if (shard_is_recorded(shard))
 				list[count++] = shard;
 	pthread_mutex_unlock(&shards->lock);
 	if (!list)
@@ -501,9 +499,11 @@ const char *shard_text(const struct shard *shard)
 	return shard->text;
 }
 
+/* By name each time: in the mount a shard without a record may be renamed. */
 struct fs_shard *shard_fs(const struct shard *shard)
 {
-	return shard->fs_shard;
+	return fs_shard_get(shard->shards->config.fs, shard->bucket,
+			    shard->name);
 }
 
 void shard_get_record(struct shard *shard, struct shard_record *ret)

@@ -82,7 +82,7 @@ struct fs_shard *shard_fs(const struct shard *shard);
 bool shard_has_tree(struct shard *shard);
 bool shard_has_stub(struct shard *shard);
 /* A record was written for it: it was paused, or a pause was tried. */
-bool shard_has_record(struct shard *shard);
+bool shard_is_recorded(struct shard *shard);
 
 /* A copy of the record as it is now. */
 void shard_get_record(struct shard *shard, struct shard_record *ret);

@@ -11,7 +11,7 @@
 #include "meta/manifest_internal.h"
 
 #define CHUNK_BYTES_LOWEST 4096
-#define CHUNK_BYTES_HIGHEST (64u << 20)
+#define CHUNK_BYTES_HIGHEST (4u << 20)
 #define XATTR_VALUE_MAX 65536
 #define XATTRS_MAX 4096
 #define SIZE_MAX_BYTES ((uint64_t)INT64_MAX)

@@ -79,20 +79,36 @@ class Twins:
         self.random = random.Random(seed)
         self.roots = (str(one), str(two))
         self.users = users
-        # Names that some operation was given; most of them exist.
+        # Names that some operation was given, and those that exist.
         self.names = [""]
+        self.existing = [""]
+        self._steps = 0
         self.open = []  # pairs of descriptors
         self.done = {}  # operation -> [succeeded, failed]
 
     # --- choosing ---
 
+    def _refresh(self):
+        """Learns which names exist."""
+        top = self.roots[1]
+        self.existing = [""]
+        for folder, folders, files in os.walk(top):
+            for name in sorted(folders + files):
+                path = os.path.join(folder, name)
+                self.existing.append(os.path.relpath(path, top))
+        # The order of os.walk() is the file system's.
+        self.existing.sort()
+
     def _name(self):
-        return self.random.choice(self.names)
+        exists = self.random.random() < 0.85
+        return self.random.choice(self.existing if exists else self.names)
 
     def _new_name(self):
         parent = self._name()
+        if self.random.random() < 0.5:
+            parent = os.path.dirname(parent)
         name = os.path.join(parent, f"n{self.random.randrange(12)}")
-        if name.count("/") > 4 or len(self.names) > 150:
+        if name.count("/") > 4:
             return self._name() or "n0"
         if name not in self.names:
             self.names.append(name)
@@ -128,6 +144,9 @@ class Twins:
 
     def step(self):
         """One operation."""
+        if self._steps % 20 == 0:
+            self._refresh()
+        self._steps += 1
         operations = self.OPERATIONS
         operation = self.random.choices(
             [o for o, _ in operations], [w for _, w in operations]
@@ -159,7 +178,7 @@ class Twins:
     def op_create(self):
         flags = self.random.choice(_ACCESS) | os.O_CREAT
         flags |= self.random.choice((0, 0, os.O_EXCL, os.O_TRUNC))
-        flags |= self.random.choice((0, 0, os.O_APPEND))
+        flags |= self.random.choice((0, 0, os.O_APPEND)) | os.O_NONBLOCK
         self._open(self._new_name(), flags, self._mode())
 
     def op_open(self):
@@ -215,7 +234,7 @@ class Twins:
     def op_seek_data(self):
         pair, at = self._opened(), self._offset()
         whence = self.random.choice((os.SEEK_DATA, os.SEEK_HOLE))
-        if pair and not self._is_directory(pair):
+        if pair and stat.S_ISREG(os.fstat(pair[1]).st_mode):
             for descriptor in pair:
                 # Delayed allocation shows as data here and hole there.
                 os.fsync(descriptor)
@@ -298,7 +317,7 @@ class Twins:
             self.both("flock", lambda side: fcntl.flock(pair[side], how | fcntl.LOCK_NB))
 
     def op_mkdir(self):
-        name, mode = self._new_name(), self.random.choice((0o755, 0o777, 0o2775, 0o1777))
+        name, mode = self._new_name(), self.random.choice((0o755, 0o777, 0o2777))
         self.both(f"mkdir {name}", lambda side: os.mkdir(self.paths(name)[side], mode))
 
     def op_rmdir(self):
@@ -353,7 +372,9 @@ class Twins:
 
     def op_chmod(self):
         name, mode = self._name(), self._mode()
-        # The root stays usable for the other users.
+        if os.path.isdir(self.paths(name)[1]) and self.random.random() < 0.9:
+            # Most directories stay usable.
+            mode = self.random.choice((0o777, 0o755, 0o1777, 0o2777))
         if name:
             self.both(
                 f"chmod {name} {mode:o}",
@@ -362,9 +383,8 @@ class Twins:
 
     def op_chown(self):
         name = self._name()
-        uid, gid = self.random.choice((-1, 0, 1001, 1002)), self.random.choice(
-            (-1, 0, 1001, 2001)
-        )
+        uid = self.random.choice((-1, 0, 1001, 1002))
+        gid = self.random.choice((-1, 0, 1001, 2001))
         if name:
             self.both(
                 f"chown {name} {uid} {gid}",
@@ -449,7 +469,7 @@ class Twins:
         self.both(f"listdir {name}", do)
 
     def op_umask(self):
-        os.umask(self.random.choice((0o022, 0o077, 0, 0o027)))
+        os.umask(self.random.choice((0o022, 0, 0, 0o027)))
 
     OPERATIONS = (
         (op_create, 8),
@@ -472,8 +492,8 @@ class Twins:
         (op_mmap, 4),
         (op_flock, 1),
         (op_mkdir, 5),
-        (op_rmdir, 2),
-        (op_unlink, 4),
+        (op_rmdir, 1),
+        (op_unlink, 3),
         (op_rename, 6),
         (op_link, 4),
         (op_symlink, 3),

@@ -1,0 +1,29 @@
+/*
+ * The chunks a lineage has: from an id to where it is stored. Holds the
+ * parent's chunks and those of the running upload.
+ *
+ * Thread-safety: none; the snapshot writer guards it.
+ */
+#ifndef HIBFS_TRANSFER_CHUNK_SET_H
+#define HIBFS_TRANSFER_CHUNK_SET_H
+
+#include <stdint.h>
+
+#include "transfer/chunk_table.h"
+
+struct chunk_set {
+	struct chunk_record *records;
+	uint32_t count, capacity;
+	uint32_t *slots; /* index + 1; 0: free. Open addressing */
+	uint32_t slot_count; /* a power of two, or 0 */
+};
+
+void chunk_set_done(struct chunk_set *set);
+
+/* The record of that id, or NULL. Valid until the next add. */
+const struct chunk_record *chunk_set_find(const struct chunk_set *set,
+					  const uint8_t id[CHUNK_ID_BYTES]);
+/* An id that is there already keeps its record. -ENOMEM. */
+int chunk_set_add(struct chunk_set *set, const struct chunk_record *record);
+
+#endif

@@ -1,0 +1,340 @@
+/*
+ * Threads: the workers run engine_work() and nothing else; they block in reads
+ * and writes of files, on `work` for items, and in engine_buffer_get(). What
+ * wakes them: items that become ready, a buffer that comes back (from a store
+ * thread), a cancel, the end. No lock is held over I/O or callbacks.
+ */
+#include "transfer/engine_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "transfer/pack.h"
+
+#define MEMORY_DEFAULT ((uint64_t)128 << 20)
+#define BUFFERS_MIN 4
+#define WORKERS_MAX 8
+
+/* The next job with an item to hand out; it goes to the end of the turn. */
+static struct engine_job *take_turn_locked(struct engine *engine)
+{
+	for (struct engine_job **link = &engine->jobs; *link;
+	     link = &(*link)->next_job) {
+		struct engine_job *job = *link;
+
+		if (job->result || job->next >= job->ready_count)
+			continue;
+		*link = job->next_job;
+		job->next_job = NULL;
+		while (*link)
+			link = &(*link)->next_job;
+		*link = job;
+		return job;
+	}
+	return NULL;
+}
+
+static void fail_locked(struct engine_job *job, int r,
+			const struct hib_error *error)
+{
+	if (!job->result) {
+		job->result = r;
+		job->error = *error;
+	}
+}
+
+static void *engine_work(void *arg)
+{
+	struct engine_worker *worker = arg;
+	struct engine *engine = worker->engine;
+
+	pthread_mutex_lock(&engine->lock);
+	while (!engine->stop) {
+		struct engine_job *job = take_turn_locked(engine);
+		struct hib_error error = HIB_ERROR_INIT;
+		size_t item;
+		int r;
+
+		if (!job) {
+			pthread_cond_wait(&engine->work, &engine->lock);
+			continue;
+		}
+		item = job->next++;
+		job->active++;
+		pthread_mutex_unlock(&engine->lock);
+		r = job->work(job, item, worker, &error);
+		pthread_mutex_lock(&engine->lock);
+		if (r < 0)
+			fail_locked(job, r, &error);
+		job->active--;
+		pthread_cond_broadcast(&engine->progress);
+	}
+	pthread_mutex_unlock(&engine->lock);
+	return NULL;
+}
+
+void engine_job_start(struct engine *engine, struct engine_job *job)
+{
+	struct engine_job **link = &engine->jobs;
+
+	pthread_mutex_lock(&engine->lock);
+	while (*link)
+		link = &(*link)->next_job;
+	job->next_job = NULL;
+	*link = job;
+	pthread_cond_broadcast(&engine->work);
+	pthread_mutex_unlock(&engine->lock);
+}
+
+void engine_job_ready(struct engine *engine, struct engine_job *job,
+		      size_t ready_count)
+{
+	pthread_mutex_lock(&engine->lock);
+	job->ready_count = ready_count;
+	pthread_cond_broadcast(&engine->work);
+	pthread_mutex_unlock(&engine->lock);
+}
+
+void engine_job_fail(struct engine *engine, struct engine_job *job, int r,
+		     const struct hib_error *error)
+{
+	pthread_mutex_lock(&engine->lock);
+	fail_locked(job, r, error);
+	pthread_cond_broadcast(&engine->progress);
+	pthread_mutex_unlock(&engine->lock);
+}
+
+void engine_wake(void *arg)
+{
+	struct engine *engine = arg;
+
+	pthread_mutex_lock(&engine->lock);
+	pthread_cond_broadcast(&engine->progress);
+	pthread_mutex_unlock(&engine->lock);
+}
+
+int engine_job_finish(struct engine *engine, struct engine_job *job,
+		      struct cancel *cancel, struct hib_error *error)
+{
+	struct cancel_watch watch = { .wake = engine_wake, .arg = engine };
+	struct hib_error cancelled = HIB_ERROR_INIT;
+	struct engine_job **link = &engine->jobs;
+
+	hib_fail(&cancelled, ECANCELED, "cancelled");
+	cancel_watch_add(cancel, &watch);
+	pthread_mutex_lock(&engine->lock);
+	while (job->active || (!job->result && job->next < job->item_count)) {
+		if (cancel_requested(cancel))
+			fail_locked(job, -ECANCELED, &cancelled);
+		if (job->active || !job->result)
+			pthread_cond_wait(&engine->progress, &engine->lock);
+	}
+	while (*link != job)
+		link = &(*link)->next_job;
+	*link = job->next_job;
+	pthread_mutex_unlock(&engine->lock);
+	cancel_watch_remove(cancel, &watch);
+	if (job->result < 0 && error)
+		*error = job->error;
+	return job->result;
+}
+
+static uint8_t *take_buffer_locked(struct engine *engine)
+{
+	uint8_t *buffer;
+
+	if (engine->idle_count) {
+		buffer = engine->idle_buffers[--engine->idle_count];
+	} else {
+		buffer = malloc(engine->config.pack_bytes);
+		if (!buffer)
+			return NULL;
+	}
+	engine->buffers_used++;
+	return buffer;
+}
+
+static bool has_room_locked(const struct engine *engine, enum engine_use use)
+{
+	return engine->buffers_used < engine->buffers_limit &&
+	       (use == ENGINE_UPLOAD ||
+		engine->downloads_used < engine->downloads_limit);
+}
+
+int engine_buffer_get(struct engine *engine, enum engine_use use,
+		      struct cancel *cancel, const struct engine_job *job,
+		      uint8_t **ret)
+{
+	struct cancel_watch watch = { .wake = engine_wake, .arg = engine };
+	int r = 0;
+
+	cancel_watch_add(cancel, &watch);
+	pthread_mutex_lock(&engine->lock);
+	while (r == 0 && !has_room_locked(engine, use)) {
+		if (cancel_requested(cancel) || (job && job->result))
+			r = -ECANCELED;
+		else
+			pthread_cond_wait(&engine->progress, &engine->lock);
+	}
+	if (r == 0) {
+		uint8_t *buffer = take_buffer_locked(engine);
+
+		if (buffer) {
+			*ret = buffer;
+			engine->downloads_used += use == ENGINE_DOWNLOAD;
+		} else {
+			r = -ENOMEM;
+		}
+	}
+	pthread_mutex_unlock(&engine->lock);
+	cancel_watch_remove(cancel, &watch);
+	return r;
+}
+
+void engine_buffer_put(struct engine *engine, enum engine_use use,
+		       uint8_t *buffer)
+{
+	if (!buffer)
+		return;
+	pthread_mutex_lock(&engine->lock);
+	engine->idle_buffers[engine->idle_count++] = buffer;
+	engine->buffers_used--;
+	engine->downloads_used -= use == ENGINE_DOWNLOAD;
+	/* idle daemons hold no memory for what may never come */
+	while (!engine->buffers_used && engine->idle_count)
+		free(engine->idle_buffers[--engine->idle_count]);
+	pthread_cond_broadcast(&engine->progress);
+	pthread_mutex_unlock(&engine->lock);
+}
+
+int engine_round_begin(struct engine *engine, struct cancel *cancel)
+{
+	struct cancel_watch watch = { .wake = engine_wake, .arg = engine };
+	int r = 0;
+
+	cancel_watch_add(cancel, &watch);
+	pthread_mutex_lock(&engine->lock);
+	while (r == 0 && engine->rounds_active >= engine->rounds_limit) {
+		if (cancel_requested(cancel))
+			r = -ECANCELED;
+		else
+			pthread_cond_wait(&engine->progress, &engine->lock);
+	}
+	if (r == 0)
+		engine->rounds_active++;
+	pthread_mutex_unlock(&engine->lock);
+	cancel_watch_remove(cancel, &watch);
+	return r;
+}
+
+void engine_round_end(struct engine *engine)
+{
+	pthread_mutex_lock(&engine->lock);
+	engine->rounds_active--;
+	pthread_cond_broadcast(&engine->progress);
+	pthread_mutex_unlock(&engine->lock);
+}
+
+struct store *engine_store(struct engine *engine)
+{
+	return engine->config.store;
+}
+
+static int start_workers(struct engine *engine, struct hib_error *error)
+{
+	for (unsigned i = 0; i < engine->config.workers; i++) {
+		struct engine_worker *worker = &engine->workers[i];
+
+		worker->engine = engine;
+		worker->codec = codec_new();
+		worker->scratch = malloc(CHUNK_BYTES_MAX);
+		if (!worker->codec || !worker->scratch ||
+		    pthread_create(&worker->thread, NULL, engine_work,
+				   worker) != 0) {
+			codec_free(worker->codec);
+			free(worker->scratch);
+			return hib_fail(error, EAGAIN,
+					"cannot start the engine's workers");
+		}
+		engine->worker_count++;
+	}
+	return 0;
+}
+
+static void set_limits(struct engine *engine)
+{
+	struct engine_config *config = &engine->config;
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (!config->workers)
+		config->workers = cpus > WORKERS_MAX ? WORKERS_MAX :
+				  cpus > 2	     ? (unsigned)cpus :
+						       2;
+	if (!config->memory_bytes)
+		config->memory_bytes = MEMORY_DEFAULT;
+	if (!config->pack_bytes)
+		config->pack_bytes = PACK_BYTES_DEFAULT;
+	if (config->pack_bytes < 2 * CHUNK_BYTES_MAX)
+		config->pack_bytes = 2 * CHUNK_BYTES_MAX;
+	engine->buffers_limit =
+		(unsigned)(config->memory_bytes / config->pack_bytes);
+	if (engine->buffers_limit < BUFFERS_MIN)
+		engine->buffers_limit = BUFFERS_MIN;
+	engine->rounds_limit = (engine->buffers_limit - 1) / 3;
+	if (engine->rounds_limit > config->workers)
+		engine->rounds_limit = config->workers;
+	engine->downloads_limit =
+		engine->buffers_limit - engine->rounds_limit - 1;
+}
+
+int engine_new(const struct engine_config *config, struct engine **ret,
+	       struct hib_error *error)
+{
+	struct engine *engine = calloc(1, sizeof(*engine));
+	int r;
+
+	if (!engine)
+		return hib_fail(error, ENOMEM, "out of memory");
+	pthread_mutex_init(&engine->lock, NULL);
+	pthread_cond_init(&engine->work, NULL);
+	pthread_cond_init(&engine->progress, NULL);
+	engine->config = *config;
+	set_limits(engine);
+	engine->idle_buffers = calloc(engine->buffers_limit, sizeof(uint8_t *));
+	engine->workers =
+		calloc(engine->config.workers, sizeof(*engine->workers));
+	r = engine->idle_buffers && engine->workers ?
+		    start_workers(engine, error) :
+		    hib_fail(error, ENOMEM, "out of memory");
+	if (r < 0) {
+		engine_free(engine);
+		return r;
+	}
+	*ret = engine;
+	return 0;
+}
+
+struct engine *engine_free(struct engine *engine)
+{
+	if (!engine)
+		return NULL;
+	pthread_mutex_lock(&engine->lock);
+	engine->stop = true;
+	pthread_cond_broadcast(&engine->work);
+	pthread_mutex_unlock(&engine->lock);
+	for (unsigned i = 0; i < engine->worker_count; i++) {
+		pthread_join(engine->workers[i].thread, NULL);
+		codec_free(engine->workers[i].codec);
+		free(engine->workers[i].scratch);
+	}
+	while (engine->idle_count)
+		free(engine->idle_buffers[--engine->idle_count]);
+	free(engine->idle_buffers);
+	free(engine->workers);
+	pthread_cond_destroy(&engine->work);
+	pthread_cond_destroy(&engine->progress);
+	pthread_mutex_destroy(&engine->lock);
+	free(engine);
+	return NULL;
+}

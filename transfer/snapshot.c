@@ -1,0 +1,469 @@
+#include "transfer/snapshot.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zstd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/encode.h"
+#include "base/fault.h"
+
+#define MANIFEST_LEVEL 3
+#define MANIFEST_STORED_MAX ((size_t)1 << 30)
+#define CHUNKS_STORED_MAX ((size_t)4 << 30)
+#define EPOCH_MAX_BYTES 4096
+#define EPOCH_FORMAT "hibfs-epoch"
+#define HEAD_FORMAT "hibfs-head"
+#define SMALL_VERSION 1
+#define SEQ_TRIES 1000
+/* Giving an epoch back is a courtesy; nobody waits longer for it. */
+#define DROP_TIMEOUT_MS 3000
+
+static int out_of_memory(struct hib_error *error)
+{
+	return hib_fail(error, ENOMEM, "out of memory");
+}
+
+static int fault(const char *name, struct hib_error *error)
+{
+	int r = fault_point(name);
+
+	return r < 0 ? hib_fail(error, -r, "fault point %s", name) : 0;
+}
+
+/* ---- what there is ---- */
+
+struct highest {
+	const struct lineage *lineage;
+	int (*parse)(const struct lineage *lineage, const char *key,
+		     uint64_t *ret);
+	uint64_t number;
+};
+
+static int note_highest(void *arg, const char *key,
+			const struct store_object *object)
+{
+	struct highest *highest = arg;
+	uint64_t number;
+
+	(void)object;
+	/* what has another name is not ours: leave it alone */
+	if (highest->parse(highest->lineage, key, &number) == 0 &&
+	    number > highest->number)
+		highest->number = number;
+	return 0;
+}
+
+/* The keys end in zero-padded numbers, so those at and above `from` follow it. */
+static int find_highest(struct store *store, const struct lineage *lineage,
+			const char *folder,
+			int (*parse)(const struct lineage *lineage,
+				     const char *key, uint64_t *ret),
+			const struct store_call *call, uint64_t *ret,
+			struct hib_error *error)
+{
+	struct highest highest = { .lineage = lineage, .parse = parse };
+	char prefix[STORE_KEY_BYTES + 16];
+	int r;
+
+	snprintf(prefix, sizeof(prefix), "%s%s/", lineage->prefix, folder);
+	r = store_list(store, prefix, NULL, note_highest, &highest, call,
+		       error);
+	if (r == 0)
+		*ret = highest.number;
+	return r;
+}
+
+int snapshot_lineage_state(struct store *store, const struct lineage *lineage,
+			   const struct store_call *call,
+			   struct lineage_state *ret, struct hib_error *error)
+{
+	struct lineage_state state = { 0 };
+	int r = find_highest(store, lineage, "epochs", lineage_parse_epoch,
+			     call, &state.latest_epoch, error);
+
+	if (r == 0)
+		r = find_highest(store, lineage, "manifests",
+				 lineage_parse_manifest, call,
+				 &state.latest_seq, error);
+	if (r == 0)
+		*ret = state;
+	return r;
+}
+
+/* ---- epochs ---- */
+
+/*
+ * Creates an object only if it is absent. A store without conditional PUT is
+ * asked first: two that ask at the same moment both get it.
+ */
+static int put_if_absent(struct store *store, const char *key, const void *data,
+			 size_t size, const struct store_call *call,
+			 bool *ret_unfenced, struct hib_error *error)
+{
+	struct store_object object;
+	int r = store_put(store, key, data, size, STORE_IF_ABSENT, call, error);
+
+	if (r != -EOPNOTSUPP)
+		return r;
+	*ret_unfenced = true;
+	r = store_head(store, key, &object, call, error);
+	if (r == 0)
+		return hib_fail(error, EEXIST, "%s exists already", key);
+	if (r != -ENOENT)
+		return r;
+	return store_put(store, key, data, size, 0, call, error);
+}
+
+int snapshot_take_epoch(struct store *store, const struct lineage *lineage,
+			uint64_t epoch, const char *node, const char *task,
+			const struct store_call *call, bool *ret_unfenced,
+			struct hib_error *error)
+{
+	CLEANUP(buffer_done) struct buffer name = BUFFER_INIT(1024);
+	CLEANUP_FREE char *text = NULL;
+	char key[STORE_KEY_BYTES];
+	bool unfenced = false;
+	json_t *object;
+	int r;
+
+	if (encode_percent(&name, node, strlen(node)) < 0)
+		return out_of_memory(error);
+	object = json_pack("{s:s, s:i, s:I, s:s, s:s, s:I}", "format",
+			   EPOCH_FORMAT, "version", SMALL_VERSION, "epoch",
+			   (json_int_t)epoch, "node", buffer_string(&name),
+			   "task", task, "taken_ms",
+			   (json_int_t)clock_realtime_ms());
+	text = object ? json_dumps(object, JSON_COMPACT) : NULL;
+	json_decref(object);
+	if (!text)
+		return out_of_memory(error);
+	lineage_epoch_key(lineage, epoch, key);
+	r = fault("epoch.take.before", error);
+	if (r == 0)
+		r = put_if_absent(store, key, text, strlen(text), call,
+				  &unfenced, error);
+	if (r == 0)
+		r = fault("epoch.take.after", error);
+	if (r == 0)
+		*ret_unfenced = unfenced;
+	return r;
+}
+
+int snapshot_read_epoch(struct store *store, const struct lineage *lineage,
+			uint64_t epoch, const struct store_call *call,
+			char ret_node[256], struct hib_error *error)
+{
+	CLEANUP(buffer_done) struct buffer body = BUFFER_INIT(EPOCH_MAX_BYTES);
+	CLEANUP(buffer_done) struct buffer node = BUFFER_INIT(255);
+	char key[STORE_KEY_BYTES];
+	const char *text;
+	json_t *object;
+	int r;
+
+	lineage_epoch_key(lineage, epoch, key);
+	r = store_get(store, key, 0, 0, &body, call, error);
+	if (r < 0)
+		return r;
+	object = json_loadb(buffer_string(&body), body.size, 0, NULL);
+	text = json_string_value(json_object_get(object, "node"));
+	r = text && decode_percent(&node, text) == 0 ?
+		    0 :
+		    hib_fail(error, EBADMSG, "%s is broken", key);
+	if (r == 0)
+		snprintf(ret_node, 256, "%s", buffer_string(&node));
+	json_decref(object);
+	return r;
+}
+
+int snapshot_drop_epoch(struct store *store, const struct lineage *lineage,
+			uint64_t epoch, struct hib_error *error)
+{
+	const struct store_call call = { .timeout_ms = DROP_TIMEOUT_MS };
+	char key[STORE_KEY_BYTES];
+	const char *keys[] = { key };
+
+	lineage_epoch_key(lineage, epoch, key);
+	return store_delete(store, keys, 1, &call, error);
+}
+
+int snapshot_check_epoch(struct store *store, const struct lineage *lineage,
+			 uint64_t epoch, const struct store_call *call,
+			 struct hib_error *error)
+{
+	char node[256] = "of unknown name";
+	uint64_t latest;
+	int r = find_highest(store, lineage, "epochs", lineage_parse_epoch,
+			     call, &latest, error);
+
+	if (r < 0 || latest <= epoch)
+		return r;
+	snapshot_read_epoch(store, lineage, latest, call, node, NULL);
+	return hib_fail(
+		error, ESTALE,
+		"the node \"%s\" has taken over this shard (epoch %" PRIu64
+		", here %" PRIu64
+		"): this copy is out of date and cannot be committed; it stays as it is",
+		node, latest, epoch);
+}
+
+/* ---- manifests and chunk tables ---- */
+
+static int compress_manifest(const struct manifest *manifest,
+			     struct buffer *out, struct hib_error *error)
+{
+	CLEANUP(buffer_done) struct buffer text =
+		BUFFER_INIT(MANIFEST_MAX_BYTES);
+	ZSTD_CCtx *context;
+	size_t size;
+	int r = manifest_write(manifest, &text, error);
+
+	if (r == 0 && buffer_reserve(out, ZSTD_compressBound(text.size)) < 0)
+		r = hib_fail(error, EFBIG, "the manifest is too large");
+	if (r < 0)
+		return r;
+	context = ZSTD_createCCtx();
+	if (!context)
+		return out_of_memory(error);
+	ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel,
+			       MANIFEST_LEVEL);
+	ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, 1);
+	size = ZSTD_compress2(context, out->data, out->capacity, text.data,
+			      text.size);
+	ZSTD_freeCCtx(context);
+	if (ZSTD_isError(size))
+		return hib_fail(error, EIO, "compress the manifest: %s",
+				ZSTD_getErrorName(size));
+	out->size = size;
+	return 0;
+}
+
+/* Into a buffer that grows with what really comes out. */
+static int decompress(ZSTD_DStream *stream, const struct buffer *stored,
+		      struct buffer *out)
+{
+	ZSTD_inBuffer in = { stored->data, stored->size, 0 };
+	size_t step = ZSTD_DStreamOutSize(), left = 1;
+
+	while (left) {
+		ZSTD_outBuffer part;
+		int r = buffer_reserve(out, step);
+
+		if (r < 0)
+			return r;
+		part = (ZSTD_outBuffer){ out->data + out->size, step, 0 };
+		left = ZSTD_decompressStream(stream, &part, &in);
+		if (ZSTD_isError(left) ||
+		    (left && in.pos == in.size && part.pos < step))
+			return -EBADMSG;
+		out->size += part.pos;
+	}
+	return in.pos == in.size ? 0 : -EBADMSG;
+}
+
+static int read_manifest(struct store *store, const char *key,
+			 const struct store_call *call, struct manifest **ret,
+			 struct hib_error *error)
+{
+	CLEANUP(buffer_done) struct buffer text =
+		BUFFER_INIT(MANIFEST_MAX_BYTES);
+	CLEANUP(buffer_done) struct buffer stored =
+		BUFFER_INIT(MANIFEST_STORED_MAX);
+	ZSTD_DStream *stream;
+	int r = store_get(store, key, 0, 0, &stored, call, error);
+
+	if (r < 0)
+		return r;
+	stream = ZSTD_createDStream();
+	if (!stream)
+		return out_of_memory(error);
+	r = decompress(stream, &stored, &text);
+	ZSTD_freeDStream(stream);
+	if (r == -ENOMEM)
+		return out_of_memory(error);
+	if (r < 0)
+		return hib_fail(error, EBADMSG,
+				"%s is damaged: it cannot be decompressed",
+				key);
+	return manifest_parse(key, text.data, text.size, ret, error);
+}
+
+static int sha256(const struct buffer *data, uint8_t ret[32])
+{
+	return EVP_Digest(data->data, data->size, ret, NULL, EVP_sha256(),
+			  NULL) == 1 ?
+		       0 :
+		       -ENOMEM;
+}
+
+static int put_chunk_table(struct store *store, const struct lineage *lineage,
+			   struct manifest *manifest,
+			   const struct chunk_table *table,
+			   const struct store_call *call,
+			   struct hib_error *error)
+{
+	CLEANUP(buffer_done) struct buffer body =
+		BUFFER_INIT(CHUNKS_STORED_MAX);
+	char key[STORE_KEY_BYTES];
+	bool unfenced;
+	int r = chunk_table_write(table, &body, error);
+
+	if (r == 0 && sha256(&body, manifest->chunk_table_sha256) < 0)
+		r = out_of_memory(error);
+	if (r == 0)
+		r = fault("commit.chunks.before", error);
+	if (r < 0)
+		return r;
+	/*
+	 * One that is there was left by a commit that failed, or is being made
+	 * by another owner: never written over, its number is passed by.
+	 */
+	for (int i = 0; i < SEQ_TRIES; i++) {
+		lineage_chunks_key(lineage, manifest->seq, key);
+		r = put_if_absent(store, key, body.data, body.size, call,
+				  &unfenced, error);
+		if (r != -EEXIST)
+			break;
+		manifest->seq++;
+	}
+	return r == 0 ? fault("commit.chunks.after", error) : r;
+}
+
+static int put_manifest(struct store *store, const struct lineage *lineage,
+			const struct manifest *manifest,
+			const struct store_call *call, struct hib_error *error)
+{
+	CLEANUP(buffer_done) struct buffer body =
+		BUFFER_INIT(MANIFEST_STORED_MAX);
+	char key[STORE_KEY_BYTES];
+	bool unfenced;
+	int r = compress_manifest(manifest, &body, error);
+
+	if (r < 0)
+		return r;
+	lineage_manifest_key(lineage, manifest->seq, key);
+	r = fault("commit.manifest.before", error);
+	if (r == 0)
+		r = put_if_absent(store, key, body.data, body.size, call,
+				  &unfenced, error);
+	return r == 0 ? fault("commit.manifest.after", error) : r;
+}
+
+/* For people; what decides is in manifests/ and bucket.json. */
+static void put_head(struct store *store, const struct lineage *lineage,
+		     const struct manifest *manifest,
+		     const struct store_call *call)
+{
+	char key[STORE_KEY_BYTES], manifest_key[STORE_KEY_BYTES];
+	CLEANUP_FREE char *text = NULL;
+	json_t *object;
+
+	lineage_head_key(lineage, key);
+	lineage_manifest_key(lineage, manifest->seq, manifest_key);
+	object = json_pack("{s:s, s:i, s:I, s:I, s:s, s:I, s:I, s:I}", "format",
+			   HEAD_FORMAT, "version", SMALL_VERSION, "seq",
+			   (json_int_t)manifest->seq, "epoch",
+			   (json_int_t)manifest->epoch, "manifest",
+			   manifest_key + strlen(lineage->prefix),
+			   "logical_bytes", (json_int_t)manifest->logical_bytes,
+			   "files", (json_int_t)manifest->file_count,
+			   "committed_ms", (json_int_t)manifest->committed_ms);
+	text = object ? json_dumps(object, JSON_INDENT(2)) : NULL;
+	json_decref(object);
+	if (text && fault_point("commit.head.before") == 0)
+		store_put(store, key, text, strlen(text), 0, call, NULL);
+}
+
+int snapshot_commit(struct store *store, const struct lineage *lineage,
+		    struct manifest *manifest, const struct chunk_table *table,
+		    const struct store_call *call, struct hib_error *error)
+{
+	int r = put_chunk_table(store, lineage, manifest, table, call, error);
+
+	if (r == 0)
+		r = put_manifest(store, lineage, manifest, call, error);
+	if (r == 0)
+		r = snapshot_check_epoch(store, lineage, manifest->epoch, call,
+					 error);
+	if (r == 0)
+		put_head(store, lineage, manifest, call);
+	return r;
+}
+
+/* Every file's chunks are in the table. */
+static int check_ranges(const char *key, const struct manifest *manifest,
+			const struct chunk_table *table,
+			struct hib_error *error)
+{
+	for (size_t i = 0; i < manifest->entry_count; i++) {
+		const struct manifest_entry *entry = &manifest->entries[i];
+
+		if (entry->first_chunk > table->record_count ||
+		    entry->chunk_count >
+			    table->record_count - entry->first_chunk)
+			return hib_fail(
+				error, EBADMSG,
+				"%s is broken: \"%s\" has chunks beyond the chunk table",
+				key, entry->path);
+	}
+	return 0;
+}
+
+static int read_table(struct store *store, const char *key,
+		      const struct manifest *manifest,
+		      const struct store_call *call, struct chunk_table **ret,
+		      struct hib_error *error)
+{
+	CLEANUP(buffer_done) struct buffer body =
+		BUFFER_INIT(CHUNKS_STORED_MAX);
+	uint8_t digest[32];
+	int r = store_get(store, key, 0, 0, &body, call, error);
+
+	if (r < 0)
+		return r;
+	if (sha256(&body, digest) < 0)
+		return out_of_memory(error);
+	if (memcmp(digest, manifest->chunk_table_sha256, 32) != 0)
+		return hib_fail(
+			error, EBADMSG,
+			"%s is damaged: its SHA-256 is not what the manifest says",
+			key);
+	return chunk_table_parse(key, body.data, body.size, ret, error);
+}
+
+int snapshot_read(struct store *store, const struct lineage *lineage,
+		  uint64_t seq, const struct store_call *call,
+		  struct manifest **ret_manifest, struct chunk_table **ret_table,
+		  struct hib_error *error)
+{
+	char manifest_key[STORE_KEY_BYTES], chunks_key[STORE_KEY_BYTES];
+	struct manifest *manifest = NULL;
+	struct chunk_table *table = NULL;
+	int r;
+
+	lineage_manifest_key(lineage, seq, manifest_key);
+	lineage_chunks_key(lineage, seq, chunks_key);
+	r = read_manifest(store, manifest_key, call, &manifest, error);
+	if (r == 0 && manifest->seq != seq)
+		r = hib_fail(error, EBADMSG,
+			     "%s is broken: it says it is number %" PRIu64,
+			     manifest_key, manifest->seq);
+	if (r == 0)
+		r = read_table(store, chunks_key, manifest, call, &table,
+			       error);
+	if (r == 0)
+		r = check_ranges(manifest_key, manifest, table, error);
+	if (r < 0) {
+		manifest_free(manifest);
+		chunk_table_free(table);
+		return r;
+	}
+	*ret_manifest = manifest;
+	*ret_table = table;
+	return 0;
+}

@@ -1,0 +1,839 @@
+/*
+ * The snapshot writer.
+ *
+ * A round has two jobs for the engine's workers. The heads: each file's holes
+ * are mapped and its first chunk is read; what is new of it enters the packs in
+ * path order, whichever worker is quicker, so that a database can open from the
+ * first packs. The bodies: the rest, in segments of a few chunks, in any order.
+ *
+ * There is one open pack. Workers hash and compress beside one another and copy
+ * into it under the writer's lock; the one that finds it full sends it off and
+ * goes on with a new one. A round ends with the open pack sent, so that a writer
+ * between rounds holds no buffer.
+ *
+ * Threads: the caller of each function, the engine's workers, and the store's
+ * thread in pack_confirmed(). writer->lock is never held over I/O, and never
+ * while waiting for a buffer.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fault.h"
+#include "base/file.h"
+#include "transfer/chunk_set.h"
+#include "transfer/engine_internal.h"
+#include "transfer/pack.h"
+
+#define SEGMENT_BYTES (16u << 20)
+#define EXTENTS_MAX 65536
+/* So many packs wait for the network: the CPU has time to compress. */
+#define BACKLOG_PACKS 3
+
+struct pack_upload {
+	struct snapshot_writer *writer;
+	struct pack pack;
+	uint8_t *buffer; /* the engine's */
+	uint8_t id[PACK_ID_BYTES];
+	uint32_t index; /* in the writer's packs */
+	char key[STORE_KEY_BYTES];
+	struct store_call call;
+};
+
+struct snapshot_writer {
+	struct engine *engine;
+	struct lineage lineage;
+	/* fires when a round or a flush is cancelled, or the writer freed */
+	struct cancel cancel;
+	pthread_mutex_t lock;
+	pthread_cond_t changed; /* in_flight, head_turn, opening */
+	struct chunk_set known; /* guarded by lock */
+	uint8_t (*packs)[PACK_ID_BYTES]; /* guarded by lock */
+	uint32_t pack_count, pack_capacity; /* guarded by lock */
+	struct pack_upload *open; /* guarded by lock */
+	bool opening; /* a worker waits for a buffer; guarded by lock */
+	size_t head_turn; /* the next head to enter a pack; guarded by lock */
+	size_t in_flight; /* packs; guarded by lock */
+	int result; /* the first failure; guarded by lock */
+	struct hib_error error; /* guarded by lock */
+	struct progress *progress; /* of the last call */
+};
+
+/* A few consecutive chunks of one file. */
+struct segment {
+	size_t file;
+	uint64_t first, count;
+};
+
+struct round {
+	struct engine_job job;
+	struct snapshot_writer *writer;
+	struct source_file *files;
+	size_t count;
+	engine_open_fn open;
+	void *arg;
+	const struct engine_call *call;
+	struct segment *segments;
+	size_t segment_count, segment_capacity;
+};
+
+/* ---- making and ending ---- */
+
+static int adopt_parent(struct snapshot_writer *writer,
+			const struct chunk_table *parent)
+{
+	writer->packs = malloc(((size_t)parent->pack_count + 1) *
+			       sizeof(*writer->packs));
+	if (!writer->packs)
+		return -ENOMEM;
+	if (parent->pack_count)
+		memcpy(writer->packs, parent->packs,
+		       (size_t)parent->pack_count * sizeof(*writer->packs));
+	writer->pack_count = writer->pack_capacity = parent->pack_count;
+	for (uint64_t i = 0; i < parent->record_count; i++)
+		if (!(parent->records[i].flags & CHUNK_ZERO) &&
+		    chunk_set_add(&writer->known, &parent->records[i]) < 0)
+			return -ENOMEM;
+	return 0;
+}
+
+int snapshot_writer_new(struct engine *engine, const struct lineage *lineage,
+			const struct chunk_table *parent,
+			struct snapshot_writer **ret, struct hib_error *error)
+{
+	struct snapshot_writer *writer = calloc(1, sizeof(*writer));
+
+	if (!writer)
+		return hib_fail(error, ENOMEM, "out of memory");
+	writer->engine = engine;
+	writer->lineage = *lineage;
+	pthread_mutex_init(&writer->lock, NULL);
+	pthread_cond_init(&writer->changed, NULL);
+	cancel_init(&writer->cancel, NULL);
+	if (parent && adopt_parent(writer, parent) < 0) {
+		snapshot_writer_free(writer);
+		return hib_fail(error, ENOMEM, "out of memory");
+	}
+	*ret = writer;
+	return 0;
+}
+
+static struct pack_upload *upload_free(struct pack_upload *upload)
+{
+	if (upload) {
+		pack_done(&upload->pack);
+		engine_buffer_put(upload->writer->engine, ENGINE_UPLOAD,
+				  upload->buffer);
+		free(upload);
+	}
+	return NULL;
+}
+
+static void wait_for_packs(struct snapshot_writer *writer)
+{
+	pthread_mutex_lock(&writer->lock);
+	while (writer->in_flight)
+		pthread_cond_wait(&writer->changed, &writer->lock);
+	pthread_mutex_unlock(&writer->lock);
+}
+
+struct snapshot_writer *snapshot_writer_free(struct snapshot_writer *writer)
+{
+	if (!writer)
+		return NULL;
+	cancel_request(&writer->cancel);
+	wait_for_packs(writer);
+	upload_free(writer->open);
+	cancel_done(&writer->cancel);
+	chunk_set_done(&writer->known);
+	pthread_cond_destroy(&writer->changed);
+	pthread_mutex_destroy(&writer->lock);
+	free(writer->packs);
+	free(writer);
+	return NULL;
+}
+
+/* ---- packs ---- */
+
+static void fail_writer(struct snapshot_writer *writer, int r,
+			const struct hib_error *error)
+{
+	pthread_mutex_lock(&writer->lock);
+	if (!writer->result) {
+		writer->result = r;
+		writer->error = *error;
+	}
+	pthread_cond_broadcast(&writer->changed);
+	pthread_mutex_unlock(&writer->lock);
+	cancel_request(&writer->cancel);
+}
+
+/* In one of the store's threads. */
+static void pack_confirmed(void *arg, int result, const struct hib_error *error)
+{
+	struct pack_upload *upload = arg;
+	struct snapshot_writer *writer = upload->writer;
+	struct hib_error fault = HIB_ERROR_INIT;
+
+	if (result == 0) {
+		result = fault_point("upload.pack.after");
+		if (result < 0) {
+			hib_fail(&fault, -result,
+				 "fault point upload.pack.after");
+			error = &fault;
+		}
+	}
+	if (result < 0)
+		fail_writer(writer, result, error);
+	upload_free(upload);
+	pthread_mutex_lock(&writer->lock);
+	writer->in_flight--;
+	pthread_cond_broadcast(&writer->changed);
+	pthread_mutex_unlock(&writer->lock);
+}
+
+/* Seals a pack that nobody adds to any more, and sends it. Takes it over. */
+static int send_pack(struct snapshot_writer *writer, struct pack_upload *upload,
+		     struct hib_error *error)
+{
+	int r = pack_seal(&upload->pack, upload->id);
+
+	if (r < 0)
+		r = hib_fail(error, ENOMEM, "out of memory");
+	if (r == 0) {
+		r = fault_point("upload.pack.before");
+		if (r < 0)
+			hib_fail(error, -r, "fault point upload.pack.before");
+	}
+	if (r < 0) {
+		upload_free(upload);
+		return r;
+	}
+	lineage_pack_key(&writer->lineage, upload->id, upload->key);
+	upload->call = (struct store_call){
+		.cancel = &writer->cancel,
+		.progress = writer->progress,
+		.body_sha256 = upload->id,
+	};
+	pthread_mutex_lock(&writer->lock);
+	memcpy(writer->packs[upload->index], upload->id, PACK_ID_BYTES);
+	writer->in_flight++;
+	pthread_mutex_unlock(&writer->lock);
+	store_put_async(engine_store(writer->engine), upload->key,
+			upload->pack.data, upload->pack.size, 0, &upload->call,
+			pack_confirmed, upload);
+	return 0;
+}
+
+static int add_pack_locked(struct snapshot_writer *writer,
+			   struct pack_upload *upload)
+{
+	if (writer->pack_count == writer->pack_capacity) {
+		uint32_t capacity = writer->pack_capacity * 2 + 16;
+		uint8_t(*grown)[PACK_ID_BYTES] =
+			reallocarray(writer->packs, capacity, sizeof(*grown));
+
+		if (!grown)
+			return -ENOMEM;
+		writer->packs = grown;
+		writer->pack_capacity = capacity;
+	}
+	upload->index = writer->pack_count++;
+	writer->open = upload;
+	return 0;
+}
+
+/*
+ * Opens a pack; the lock is given up while waiting for a buffer, during which
+ * other workers wait for this one.
+ */
+static int open_pack_locked(struct snapshot_writer *writer)
+{
+	struct pack_upload *upload = calloc(1, sizeof(*upload));
+	uint8_t *buffer = NULL;
+	int r = -ENOMEM;
+
+	if (!upload)
+		return r;
+	upload->writer = writer;
+	writer->opening = true;
+	pthread_mutex_unlock(&writer->lock);
+	r = engine_buffer_get(writer->engine, ENGINE_UPLOAD, &writer->cancel,
+			      NULL, &buffer);
+	pthread_mutex_lock(&writer->lock);
+	writer->opening = false;
+	pthread_cond_broadcast(&writer->changed);
+	if (r == 0) {
+		upload->buffer = buffer;
+		pack_init(&upload->pack, buffer,
+			  writer->engine->config.pack_bytes);
+		r = add_pack_locked(writer, upload);
+	}
+	if (r < 0) {
+		/* the engine's lock is taken under no other */
+		pthread_mutex_unlock(&writer->lock);
+		upload_free(upload);
+		pthread_mutex_lock(&writer->lock);
+	}
+	return r;
+}
+
+/* What was the first failure, for a caller that was only told to stop. */
+static int writer_failure(struct snapshot_writer *writer, int r,
+			  struct hib_error *error)
+{
+	pthread_mutex_lock(&writer->lock);
+	if (writer->result < 0) {
+		r = writer->result;
+		if (error)
+			*error = writer->error;
+	} else if (error && !error->code) {
+		hib_fail(error, -r, r == -ENOMEM ? "out of memory" :
+						   "cancelled");
+	}
+	pthread_mutex_unlock(&writer->lock);
+	return r;
+}
+
+/* A chunk that the lineage does not have: into the open pack, or a new one. */
+static int store_chunk(struct snapshot_writer *writer, const void *stored,
+		       uint32_t stored_bytes, uint32_t plain_bytes,
+		       uint32_t flags, struct chunk_record *record,
+		       struct hib_error *error)
+{
+	struct pack_upload *full = NULL;
+	const struct chunk_record *known;
+	int r = 0;
+
+	pthread_mutex_lock(&writer->lock);
+	for (;;) {
+		while (writer->opening && !writer->result)
+			pthread_cond_wait(&writer->changed, &writer->lock);
+		/* the other worker may have had the same bytes */
+		known = chunk_set_find(&writer->known, record->id);
+		if (known || writer->result)
+			break;
+		if (writer->open &&
+		    pack_has_room(&writer->open->pack, stored_bytes)) {
+			record->pack = writer->open->index;
+			r = pack_append(&writer->open->pack, stored,
+					stored_bytes, plain_bytes, flags,
+					record);
+			if (r == 0)
+				r = chunk_set_add(&writer->known, record);
+			break;
+		}
+		full = TAKE_PTR(writer->open);
+		if (full) {
+			pthread_mutex_unlock(&writer->lock);
+			r = send_pack(writer, full, error);
+			pthread_mutex_lock(&writer->lock);
+		} else {
+			r = open_pack_locked(writer);
+		}
+		if (r < 0)
+			break;
+	}
+	if (known)
+		*record = *known;
+	if (r == 0)
+		r = writer->result;
+	pthread_mutex_unlock(&writer->lock);
+	return r < 0 ? writer_failure(writer, r, error) : 0;
+}
+
+/* ---- chunks ---- */
+
+static uint64_t chunk_length(const struct source_file *file, uint64_t chunk)
+{
+	uint64_t offset = chunk * file->chunk_bytes;
+	uint64_t left = file->size - offset;
+
+	return left < file->chunk_bytes ? left : file->chunk_bytes;
+}
+
+static bool find_known(struct snapshot_writer *writer,
+		       struct chunk_record *record)
+{
+	const struct chunk_record *known;
+
+	pthread_mutex_lock(&writer->lock);
+	known = chunk_set_find(&writer->known, record->id);
+	if (known)
+		*record = *known;
+	pthread_mutex_unlock(&writer->lock);
+	return known != NULL;
+}
+
+static bool wants_compression(struct snapshot_writer *writer)
+{
+	size_t backlog;
+
+	if (writer->engine->config.compression != ENGINE_COMPRESSION_AUTO)
+		return writer->engine->config.compression ==
+		       ENGINE_COMPRESSION_ON;
+	pthread_mutex_lock(&writer->lock);
+	backlog = writer->in_flight;
+	pthread_mutex_unlock(&writer->lock);
+	return backlog >= BACKLOG_PACKS;
+}
+
+/* Heads enter the packs in the order of their files. */
+static void wait_for_turn(struct snapshot_writer *writer, size_t turn)
+{
+	pthread_mutex_lock(&writer->lock);
+	while (writer->head_turn != turn && !writer->result &&
+	       !cancel_requested(&writer->cancel))
+		pthread_cond_wait(&writer->changed, &writer->lock);
+	pthread_mutex_unlock(&writer->lock);
+}
+
+static void end_turn(struct snapshot_writer *writer, size_t turn)
+{
+	pthread_mutex_lock(&writer->lock);
+	if (writer->head_turn == turn)
+		writer->head_turn = turn + 1;
+	pthread_cond_broadcast(&writer->changed);
+	pthread_mutex_unlock(&writer->lock);
+}
+
+#define NO_TURN SIZE_MAX
+
+/* Reads one chunk, and stores it when it is new. */
+static int take_chunk(struct round *round, struct source_file *file,
+		      uint64_t chunk, int fd, size_t turn,
+		      struct engine_worker *worker, struct hib_error *error)
+{
+	struct chunk_record *record = &file->ret_records[chunk];
+	struct progress *progress = round->call->progress;
+	size_t size = (size_t)chunk_length(file, chunk);
+	const void *stored;
+	uint32_t stored_bytes, flags;
+	int r = file_read_full(fd, worker->scratch, size,
+			       chunk * file->chunk_bytes);
+
+	if (r == -ENODATA) {
+		/* shorter than it was: zero, and read again next round */
+		file->ret_changed_size = true;
+		return 0;
+	}
+	if (r < 0)
+		return hib_fail_errno(error, -r, "read");
+	progress_add_bytes_read(progress, size);
+	progress_add_bytes_done(progress, size);
+	if (codec_is_zero(worker->scratch, size))
+		return 0;
+	r = codec_id(worker->codec, worker->scratch, size, record->id);
+	if (r < 0)
+		return hib_fail(error, ENOMEM, "out of memory");
+	progress_add_bytes_hashed(progress, size);
+	record->flags = 0;
+	if (find_known(round->writer, record)) {
+		progress_add_bytes_skipped(progress, size);
+		return 0;
+	}
+	r = codec_encode(worker->codec, wants_compression(round->writer),
+			 worker->scratch, size, &stored, &stored_bytes, &flags);
+	if (r < 0)
+		return hib_fail(error, ENOMEM, "out of memory");
+	if (turn != NO_TURN)
+		wait_for_turn(round->writer, turn);
+	return store_chunk(round->writer, stored, stored_bytes, (uint32_t)size,
+			   flags, record, error);
+}
+
+/* ---- holes ---- */
+
+static int add_extent(struct source_file *file, size_t *capacity,
+		      uint64_t offset, uint64_t end)
+{
+	struct entry_extent *last =
+		file->ret_extent_count ?
+			&file->ret_extents[file->ret_extent_count - 1] :
+			NULL;
+
+	if (last && (last->offset + last->length == offset ||
+		     file->ret_extent_count == EXTENTS_MAX)) {
+		last->length = end - last->offset;
+		return 0;
+	}
+	if (file->ret_extent_count == *capacity) {
+		size_t more = *capacity * 2 + 16;
+		struct entry_extent *grown = reallocarray(
+			file->ret_extents, more, sizeof(*grown));
+
+		if (!grown)
+			return -ENOMEM;
+		file->ret_extents = grown;
+		*capacity = more;
+	}
+	file->ret_extents[file->ret_extent_count++] =
+		(struct entry_extent){ offset, end - offset };
+	return 0;
+}
+
+/* The runs of data; none at all when the whole file is one. */
+static int map_holes(struct source_file *file, int fd, struct hib_error *error)
+{
+	uint64_t position = 0;
+	size_t capacity = 0;
+
+	file->ret_sparse = false;
+	while (position < file->size) {
+		off_t data = lseek(fd, (off_t)position, SEEK_DATA), hole;
+
+		if (data < 0 && errno != ENXIO)
+			return 0; /* cannot tell: all of it is data */
+		if (data < 0 || (uint64_t)data >= file->size)
+			break;
+		hole = lseek(fd, data, SEEK_HOLE);
+		if (hole <= data)
+			break;
+		position = (uint64_t)hole < file->size ? (uint64_t)hole :
+							 file->size;
+		if (add_extent(file, &capacity, (uint64_t)data, position) < 0)
+			return hib_fail(error, ENOMEM, "out of memory");
+	}
+	if (file->ret_extent_count == 1 && file->ret_extents[0].offset == 0 &&
+	    file->ret_extents[0].length == file->size) {
+		free(TAKE_PTR(file->ret_extents));
+		file->ret_extent_count = 0;
+	} else if (file->size) {
+		file->ret_sparse = true;
+	}
+	return 0;
+}
+
+/* The chunks that hold data, as runs [first, end): calls `visit` for each. */
+static int each_data_run(const struct source_file *file,
+			 int (*visit)(void *arg, uint64_t first, uint64_t end),
+			 void *arg)
+{
+	uint64_t next = 0;
+
+	if (!file->ret_sparse)
+		return file->ret_record_count ?
+			       visit(arg, 0, file->ret_record_count) :
+			       0;
+	for (uint64_t i = 0; i < file->ret_extent_count; i++) {
+		const struct entry_extent *extent = &file->ret_extents[i];
+		uint64_t first = extent->offset / file->chunk_bytes;
+		uint64_t end = (extent->offset + extent->length - 1) /
+				       file->chunk_bytes +
+			       1;
+		int r;
+
+		if (first < next)
+			first = next;
+		if (first >= end)
+			continue;
+		r = visit(arg, first, end);
+		if (r < 0)
+			return r;
+		next = end;
+	}
+	return 0;
+}
+
+struct coverage {
+	const struct source_file *file;
+	uint64_t bytes;
+	bool head; /* the first chunk holds data */
+};
+
+static int cover(void *arg, uint64_t first, uint64_t end)
+{
+	struct coverage *coverage = arg;
+	const struct source_file *file = coverage->file;
+	uint64_t from = first * file->chunk_bytes;
+	uint64_t to = end * file->chunk_bytes;
+
+	coverage->bytes += (to < file->size ? to : file->size) - from;
+	if (first == 0)
+		coverage->head = true;
+	return 0;
+}
+
+/* ---- the jobs ---- */
+
+static int begin_file(struct source_file *file, int fd,
+		      struct progress *progress, bool *ret_head,
+		      struct hib_error *error)
+{
+	struct coverage coverage = { .file = file };
+	int r;
+
+	file->ret_record_count =
+		file->size / file->chunk_bytes +
+		(file->size % file->chunk_bytes != 0);
+	if (file->ret_record_count > CHUNK_TABLE_MAX_RECORDS)
+		return hib_fail(error, EFBIG, "it has too many chunks");
+	file->ret_records =
+		calloc(file->ret_record_count + 1, sizeof(struct chunk_record));
+	if (!file->ret_records)
+		return hib_fail(error, ENOMEM, "out of memory");
+	for (uint64_t i = 0; i < file->ret_record_count; i++)
+		file->ret_records[i].flags = CHUNK_ZERO;
+	r = map_holes(file, fd, error);
+	if (r < 0)
+		return r;
+	each_data_run(file, cover, &coverage);
+	progress_add_bytes_done(progress, file->size - coverage.bytes);
+	progress_add_files_done(progress, 1);
+	posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+	*ret_head = coverage.head;
+	return 0;
+}
+
+static int stop_reason(struct round *round, struct hib_error *error)
+{
+	if (cancel_requested(&round->writer->cancel) ||
+	    cancel_requested(round->call->cancel))
+		return writer_failure(round->writer, -ECANCELED, error);
+	return 0;
+}
+
+/* -ENOENT: it was removed since the walk; that is for the next round to see. */
+static int open_file(struct round *round, size_t index, const char **ret_path,
+		     int *ret_fd, struct hib_error *error)
+{
+	int fd = round->open(round->arg, index, ret_path, error);
+
+	if (fd == -ENOENT) {
+		round->files[index].ret_changed_size = true;
+		*ret_fd = -EBADF;
+		return 0;
+	}
+	*ret_fd = fd;
+	return fd < 0 ? fd : 0;
+}
+
+static int take_head(struct engine_job *job, size_t item,
+		     struct engine_worker *worker, struct hib_error *error)
+{
+	struct round *round = container_of(job, struct round, job);
+	struct source_file *file = &round->files[item];
+	CLEANUP_CLOSE int fd = -EBADF;
+	const char *path = "";
+	bool head = false;
+	int r = stop_reason(round, error);
+
+	if (r == 0)
+		r = open_file(round, item, &path, &fd, error);
+	if (r == 0 && fd >= 0) {
+		r = begin_file(file, fd, round->call->progress, &head, error);
+		if (r == 0 && head)
+			r = take_chunk(round, file, 0, fd, item, worker, error);
+		if (r < 0)
+			hib_wrap(error, r, "\"%s\"", path);
+	}
+	wait_for_turn(round->writer, item);
+	end_turn(round->writer, item);
+	if (r < 0)
+		fail_writer(round->writer, r, error);
+	return r;
+}
+
+static int take_segment(struct engine_job *job, size_t item,
+			struct engine_worker *worker, struct hib_error *error)
+{
+	struct round *round = container_of(job, struct round, job);
+	const struct segment *segment = &round->segments[item];
+	struct source_file *file = &round->files[segment->file];
+	CLEANUP_CLOSE int fd = -EBADF;
+	const char *path = "";
+	int r = open_file(round, segment->file, &path, &fd, error);
+
+	if (r == 0 && fd < 0)
+		return 0;
+	for (uint64_t i = 0; i < segment->count && r == 0; i++) {
+		r = stop_reason(round, error);
+		if (r == 0)
+			r = take_chunk(round, file, segment->first + i, fd,
+				       NO_TURN, worker, error);
+	}
+	return r < 0 ? hib_wrap(error, r, "\"%s\"", path) : 0;
+}
+
+struct segmenting {
+	struct round *round;
+	size_t file;
+};
+
+static int add_segments(void *arg, uint64_t first, uint64_t end)
+{
+	struct segmenting *segmenting = arg;
+	struct round *round = segmenting->round;
+	uint64_t step = SEGMENT_BYTES /
+			round->files[segmenting->file].chunk_bytes;
+
+	if (first == 0)
+		first = 1; /* the head has been read */
+	if (step == 0)
+		step = 1;
+	for (; first < end; first += step) {
+		if (round->segment_count == round->segment_capacity) {
+			size_t more = round->segment_capacity * 2 + 64;
+			struct segment *grown = reallocarray(
+				round->segments, more, sizeof(*grown));
+
+			if (!grown)
+				return -ENOMEM;
+			round->segments = grown;
+			round->segment_capacity = more;
+		}
+		round->segments[round->segment_count++] = (struct segment){
+			.file = segmenting->file,
+			.first = first,
+			.count = end - first < step ? end - first : step,
+		};
+	}
+	return 0;
+}
+
+static int list_segments(struct round *round, struct hib_error *error)
+{
+	for (size_t i = 0; i < round->count; i++) {
+		struct segmenting segmenting = { round, i };
+
+		if (round->files[i].ret_records &&
+		    each_data_run(&round->files[i], add_segments,
+				  &segmenting) < 0)
+			return hib_fail(error, ENOMEM, "out of memory");
+	}
+	return 0;
+}
+
+static int run_job(struct round *round, size_t count,
+		   int (*work)(struct engine_job *job, size_t item,
+			       struct engine_worker *worker,
+			       struct hib_error *error),
+		   struct hib_error *error)
+{
+	struct engine *engine = round->writer->engine;
+
+	round->job = (struct engine_job){
+		.work = work,
+		.item_count = count,
+		.ready_count = count,
+	};
+	engine_job_start(engine, &round->job);
+	return engine_job_finish(engine, &round->job, round->call->cancel,
+				 error);
+}
+
+static void wake_writer(void *arg)
+{
+	struct snapshot_writer *writer = arg;
+
+	cancel_request(&writer->cancel);
+	pthread_mutex_lock(&writer->lock);
+	pthread_cond_broadcast(&writer->changed);
+	pthread_mutex_unlock(&writer->lock);
+}
+
+static int send_open_pack(struct snapshot_writer *writer,
+			  struct hib_error *error)
+{
+	struct pack_upload *upload;
+
+	pthread_mutex_lock(&writer->lock);
+	upload = TAKE_PTR(writer->open);
+	pthread_mutex_unlock(&writer->lock);
+	return upload ? send_pack(writer, upload, error) : 0;
+}
+
+/* After a failure: nothing is under way, and the first error is told. */
+static int end_failed(struct snapshot_writer *writer, int r,
+		      struct hib_error *error)
+{
+	cancel_request(&writer->cancel);
+	wait_for_packs(writer);
+	return writer_failure(writer, r, error);
+}
+
+int snapshot_writer_round(struct snapshot_writer *writer,
+			  struct source_file *files, size_t count,
+			  engine_open_fn open, void *arg,
+			  const struct engine_call *call,
+			  struct hib_error *error)
+{
+	struct cancel_watch watch = { .wake = wake_writer, .arg = writer };
+	struct round round = {
+		.writer = writer,
+		.files = files,
+		.count = count,
+		.open = open,
+		.arg = arg,
+		.call = call,
+	};
+	int r;
+
+	writer->progress = call->progress;
+	writer->head_turn = 0;
+	cancel_watch_add(call->cancel, &watch);
+	r = engine_round_begin(writer->engine, call->cancel);
+	if (r == 0) {
+		r = run_job(&round, count, take_head, error);
+		if (r == 0)
+			r = list_segments(&round, error);
+		if (r == 0)
+			r = run_job(&round, round.segment_count, take_segment,
+				    error);
+		if (r == 0)
+			r = send_open_pack(writer, error);
+		engine_round_end(writer->engine);
+	}
+	cancel_watch_remove(call->cancel, &watch);
+	free(round.segments);
+	return r < 0 ? end_failed(writer, r, error) : 0;
+}
+
+int snapshot_writer_flush(struct snapshot_writer *writer,
+			  const struct engine_call *call,
+			  struct hib_error *error)
+{
+	struct cancel_watch watch = { .wake = wake_writer, .arg = writer };
+	int r;
+
+	writer->progress = call->progress;
+	cancel_watch_add(call->cancel, &watch);
+	r = send_open_pack(writer, error);
+	wait_for_packs(writer);
+	cancel_watch_remove(call->cancel, &watch);
+	if (r == 0 && (writer->result || cancel_requested(&writer->cancel)))
+		r = -ECANCELED;
+	return r < 0 ? end_failed(writer, r, error) : 0;
+}
+
+int snapshot_writer_append(struct snapshot_writer *writer,
+			   const struct source_file *file,
+			   struct chunk_table *table, uint64_t *ret_first,
+			   struct hib_error *error)
+{
+	uint32_t last_pack = UINT32_MAX, last_index = 0;
+	uint64_t first;
+	int r = chunk_table_extend(table, file->ret_record_count, &first);
+
+	for (uint64_t i = 0; i < file->ret_record_count && r == 0; i++) {
+		struct chunk_record *record = &table->records[first + i];
+
+		*record = file->ret_records[i];
+		if (record->flags & CHUNK_ZERO)
+			continue;
+		if (record->pack != last_pack) {
+			r = chunk_table_add_pack(table,
+						 writer->packs[record->pack],
+						 &last_index);
+			last_pack = record->pack;
+		}
+		record->pack = last_index;
+	}
+	if (r < 0)
+		return hib_fail_errno(error, -r, "build the chunk table");
+	*ret_first = first;
+	return 0;
+}
