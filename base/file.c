@@ -285,15 +285,18 @@ static int open_beneath(int dirfd, const char *path)
 	}
 	if (fd >= 0)
 		return (int)fd;
-	/* Old kernels and some sandboxes lack it; the walk is as strict. */
-	if (errno == ENOSYS || errno == EPERM)
+	/*
+	 * Old kernels and some sandboxes lack it, and no call takes a path
+	 * beyond PATH_MAX; the walk is as strict.
+	 */
+	if (errno == ENOSYS || errno == EPERM || errno == ENAMETOOLONG)
 		return walk(dirfd, path, false, 0);
 	return -errno;
 }
 
 int dir_open(int dirfd, const char *path, int *ret_fd, struct hib_error *error)
 {
-	int fd = path_check(path);
+	int fd = strcmp(path, ".") == 0 ? 0 : path_check(path);
 
 	if (fd == 0)
 		fd = open_beneath(dirfd, path);

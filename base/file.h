@@ -43,7 +43,7 @@ int file_read_full(int fd, void *data, size_t size, uint64_t offset);
 int dir_make(int dirfd, const char *path, mode_t mode, int *ret_fd,
 	     struct hib_error *error);
 
-/* Opens an existing directory the same way (O_RDONLY, no symlinks). */
+/* Opens an existing directory the same way; "." is dirfd's own. */
 int dir_open(int dirfd, const char *path, int *ret_fd, struct hib_error *error);
 
 /* fsync of a directory. */

@@ -95,7 +95,8 @@ static const struct verb *find_verb(const char *name)
 
 /* --- messages --- */
 
-static void complain_list(const char *format, va_list args)
+__attribute__((format(printf, 1, 0))) static void
+complain_list(const char *format, va_list args)
 {
 	CLEANUP_FREE char *text = NULL;
 

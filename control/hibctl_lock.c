@@ -171,15 +171,20 @@ static int wait_for_end(struct hibctl *ctl, bool *ret_lost)
 			 strerrordesc_np(errno));
 		return EXIT_FAILED;
 	}
-	/* A file cannot be waited for: it ends at once. */
-	if (epoll_ctl(either_fd, EPOLL_CTL_ADD, STDIN_FILENO, &event) < 0)
+	/* A file, or /dev/null, cannot be waited for: it is at its end. */
+	if (epoll_ctl(either_fd, EPOLL_CTL_ADD, STDIN_FILENO, &event) < 0) {
+		complain(
+			"Standard input has no end to wait for: the lock is released");
 		return EXIT_OK;
+	}
 	do {
 		r = client_follow(ctl->client, &hold, &error);
 	} while (r == -EINTR && poll(&signalled, 1, 0) == 0 && !input_ended());
 	*ret_lost = r != -EINTR;
 	if (*ret_lost)
 		complain("%s: the lock is LOST", error.message);
+	else if (poll(&signalled, 1, 0) == 0)
+		complain("Standard input has ended: the lock is released");
 	return EXIT_OK;
 }
 

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,10 +54,8 @@ static void thaw(struct locks *locks, struct lock *lock, char *ret_changed,
 	struct hib_error error = HIB_ERROR_INIT;
 
 	if (ret_changed &&
-	    fs_shard_check(locks->fs, shard_fs(lock->shard), &error) < 0) {
-		strncpy(ret_changed, error.message, size - 1);
-		ret_changed[size - 1] = 0;
-	}
+	    fs_shard_check(locks->fs, shard_fs(lock->shard), &error) < 0)
+		snprintf(ret_changed, size, "%s", error.message);
 	fs_shard_thaw(locks->fs, shard_fs(lock->shard));
 	shard_end(lock->shard);
 	free(lock);
@@ -219,7 +218,7 @@ static int acquire_one(struct locks *locks, struct shard *shard,
 	lock->info.count = 1;
 	lock->info.deny = request->deny;
 	lock->info.since_ms = clock_realtime_ms();
-	strncpy(lock->info.owner, request->owner, LOCK_OWNER_BYTES - 1);
+	snprintf(lock->info.owner, LOCK_OWNER_BYTES, "%s", request->owner);
 	set_lifetime(lock, request);
 	*ret_result = (struct lock_result){
 		.count = 1,

@@ -361,10 +361,10 @@ static int check_params(const struct method *method, json_t *params,
 			nearest = rpc_nearest(key, param_name, method);
 			return rpc_fail(
 				failure, RPC_INVALID_PARAMS,
-				"The method \"%s\" has no parameter \"%.100s\"%s%s%s.",
+				"The method \"%s\" has no parameter \"%.100s\"%s%s%s",
 				method->name, key, nearest ? "; is \"" : "",
 				nearest ? nearest : "",
-				nearest ? "\" meant?" : "");
+				nearest ? "\" meant?" : ".");
 		}
 		if (check_value(param, value, failure) < 0)
 			return -EINVAL;
@@ -402,9 +402,9 @@ static int call_method(void *arg, struct rpc_connection *connection,
 	}
 	nearest = rpc_nearest(name, method_name, NULL);
 	return rpc_fail(failure, RPC_METHOD_NOT_FOUND,
-			"There is no method \"%.100s\"%s%s%s.", name,
+			"There is no method \"%.100s\"%s%s%s", name,
 			nearest ? "; is \"" : "", nearest ? nearest : "",
-			nearest ? "\" meant?" : "");
+			nearest ? "\" meant?" : ".");
 }
 
 static void connection_closed(void *arg, uint64_t connection)

@@ -24,5 +24,5 @@ void outcome_report(const struct outcome *outcome, struct task *task,
 		status = TASK_FAILED;
 		message = outcome->error.message;
 	}
-	task_add_result(task, shard_text(shard), status, message, remote);
+	task_add_result(task, shard_name(shard), status, message, remote);
 }

@@ -305,7 +305,7 @@ static int read_bucket_index(struct pause_job *job,
 
 	if (!index)
 		return hib_fail(error, ENOMEM, "out of memory");
-	r = bucket_index_read(job->daemon->store, lineage, call, &before,
+	r = snapshot_read_bucket(job->daemon->store, lineage, call, &before,
 			      error);
 	if (r == 0)
 		memcpy(index->uuid, before->uuid, sizeof(index->uuid));
@@ -313,7 +313,7 @@ static int read_bucket_index(struct pause_job *job,
 		r = 0;
 	for (size_t i = 0; r == 0 && before && i < before->shard_count; i++)
 		if (!is_removed(job, &before->shards[i]))
-			r = bucket_index_set(index, &before->shards[i], error);
+			r = bucket_index_set(index, &before->shards[i]);
 	bucket_index_free(before);
 	if (r < 0) {
 		bucket_index_free(index);
@@ -349,10 +349,10 @@ static int write_bucket_index(struct pause_job *job, struct cancel *cancel,
 			.files = p->manifest->file_count,
 		};
 
-		r = bucket_index_set(index, &entry, error);
+		r = bucket_index_set(index, &entry);
 	}
 	if (r == 0)
-		r = bucket_index_write(job->daemon->store, &lineage, index,
+		r = snapshot_write_bucket(job->daemon->store, &lineage, index,
 				       &call, error);
 	bucket_index_free(index);
 	return r;

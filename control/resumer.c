@@ -72,21 +72,21 @@ static int refuse_foreign_owner(struct resume_job *job, struct resuming *s,
 				const struct store_call *call,
 				struct hib_error *error)
 {
-	char owner[256];
+	struct epoch owner;
 	int r;
 
 	if (job->params.take_over || lineage->latest_epoch <= committed_epoch)
 		return 0;
 	r = snapshot_read_epoch(job->daemon->store, &s->lineage,
-				lineage->latest_epoch, call, owner, error);
+				lineage->latest_epoch, call, &owner, error);
 	if (r < 0)
 		return r;
-	if (strcmp(owner, job->daemon->node.name) == 0)
+	if (strcmp(owner.node, job->daemon->node.name) == 0)
 		return 0;
 	return hib_fail(
 		error, EBUSY,
 		"%s is in use: node \"%s\" resumed it (epoch %llu) and has not paused it since; pause it there, or, if that node is gone for good, give --take-over to resume its last snapshot",
-		shard_text(s->shard), owner,
+		shard_text(s->shard), owner.node,
 		(unsigned long long)lineage->latest_epoch);
 }
 
@@ -100,7 +100,7 @@ static int find_snapshot(struct resume_job *job, struct resuming *s,
 	int r = lineage_init_bucket(&bucket, job->bucket, error);
 
 	if (r == 0)
-		r = bucket_index_read(job->daemon->store, &bucket, call,
+		r = snapshot_read_bucket(job->daemon->store, &bucket, call,
 				      &index, error);
 	if (r < 0)
 		return r;
@@ -442,7 +442,7 @@ static int begin_bucket(struct resume_job *job, struct hib_error *error)
 	int r = lineage_init_bucket(&bucket, job->bucket, error);
 
 	if (r == 0)
-		r = bucket_index_read(job->daemon->store, &bucket, &call,
+		r = snapshot_read_bucket(job->daemon->store, &bucket, &call,
 				      &index, error);
 	if (r < 0)
 		return r;

@@ -153,7 +153,7 @@ static int check_one(void *arg, size_t index, struct cancel *cancel,
 	r = check_shard(job, shard, &lineage, cancel, error);
 	target_text(job->bucket, shard->name, job->daemon->options->shard_depth,
 		    text);
-	task_add_result(job->task, text,
+	task_add_result(job->task, shard->name,
 			r == 0		    ? TASK_COMPLETED :
 			r == -ECANCELED ? TASK_STOPPED :
 					  TASK_FAILED,
@@ -175,7 +175,7 @@ static int run(struct job *base, struct daemon *daemon, struct task *task,
 	progress_set_phase(task_progress(task), "verifying");
 	r = lineage_init_bucket(&bucket, job->bucket, error);
 	if (r == 0)
-		r = bucket_index_read(daemon->store, &bucket, &call,
+		r = snapshot_read_bucket(daemon->store, &bucket, &call,
 				      &job->index, error);
 	if (r == 0 && job->shard && !bucket_index_find(job->index, job->shard))
 		r = hib_fail(error, ENOENT,

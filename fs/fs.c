@@ -35,9 +35,9 @@ static void raise_descriptor_limit(void)
 		if (setrlimit(RLIMIT_NOFILE, &more) == 0)
 			return;
 	}
-	limit.rlim_cur = limit.rlim_max < DESCRIPTORS_WANTED ?
-				 limit.rlim_max :
-				 DESCRIPTORS_WANTED;
+	limit.rlim_cur = limit.rlim_max < DESCRIPTORS_WANTED
+				 ? limit.rlim_max
+				 : DESCRIPTORS_WANTED;
 	setrlimit(RLIMIT_NOFILE, &limit);
 }
 
@@ -66,8 +66,7 @@ static int copy_config(struct fs *fs, const struct fs_config *config,
 	if (!fs->source || !fs->mountpoint || !fs->kernel_options)
 		return hib_fail_errno(error, ENOMEM, "mount");
 	if (config->shard_depth < 1 || config->shard_depth > 2)
-		return hib_fail(error, EINVAL,
-				"shard_depth is 1 or 2, not %u",
+		return hib_fail(error, EINVAL, "shard_depth is 1 or 2, not %u",
 				config->shard_depth);
 	fs->shard_depth = config->shard_depth;
 	fs->no_passthrough = config->no_passthrough;
@@ -91,8 +90,7 @@ static int fill(struct fs *fs, const struct fs_config *config,
 		return r;
 	raise_descriptor_limit();
 	/* Before anything is mounted: the mount point may be the source. */
-	fs->source_fd =
-		open(fs->source, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	fs->source_fd = open(fs->source, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fs->source_fd < 0)
 		return hib_fail_errno(error, errno, "source %s", fs->source);
 	r = inode_table_init(&fs->inodes, fs->source_fd, error);
@@ -112,6 +110,7 @@ int fs_new(const struct fs_config *config, struct fs **ret,
 	if (!fs)
 		return hib_fail_errno(error, ENOMEM, "mount");
 	fs->source_fd = fs->exit_fd = -EBADF;
+	open_items_init(&fs->open_items);
 	r = fill(fs, config, error);
 	if (r < 0) {
 		fs_free(fs);
@@ -130,8 +129,10 @@ struct fs *fs_free(struct fs *fs)
 	gate_fs_done(fs);
 	if (fs->session)
 		fuse_session_destroy(fs->session);
-	shard_table_done(&fs->shards);
+	open_items_done(fs, &fs->open_items);
+	/* Inodes leave the lists of their shards. */
 	inode_table_done(&fs->inodes);
+	shard_table_done(&fs->shards);
 	close_fd(fs->source_fd);
 	close_fd(fs->exit_fd);
 	pthread_cond_destroy(&fs->changed);

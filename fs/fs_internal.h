@@ -50,6 +50,7 @@ struct fs {
 	struct caller_rights rights;
 
 	struct inode_table inodes;
+	struct open_items open_items;
 	struct shard_table shards;
 	struct gate_fs gate; /* the gate's own, gate_fs_init/done */
 

@@ -84,6 +84,47 @@ int handle_fd(struct fs *fs, struct handle *handle)
 	return fd;
 }
 
+void open_items_init(struct open_items *items)
+{
+	pthread_mutex_init(&items->lock, NULL);
+	items->first = NULL;
+}
+
+void open_item_add(struct open_items *items, struct open_item *item)
+{
+	pthread_mutex_lock(&items->lock);
+	item->previous = NULL;
+	item->next = items->first;
+	if (items->first)
+		items->first->previous = item;
+	items->first = item;
+	pthread_mutex_unlock(&items->lock);
+}
+
+void open_item_remove(struct open_items *items, struct open_item *item)
+{
+	pthread_mutex_lock(&items->lock);
+	if (item->previous)
+		item->previous->next = item->next;
+	else
+		items->first = item->next;
+	if (item->next)
+		item->next->previous = item->previous;
+	pthread_mutex_unlock(&items->lock);
+}
+
+void open_items_done(struct fs *fs, struct open_items *items)
+{
+	struct open_item *item, *next;
+
+	for (item = items->first; item; item = next) {
+		next = item->next;
+		item->abandon(fs, item);
+	}
+	items->first = NULL;
+	pthread_mutex_destroy(&items->lock);
+}
+
 static struct handle *handle_free(struct fs *fs, struct handle *handle)
 {
 	if (!handle)
@@ -93,6 +134,12 @@ static struct handle *handle_free(struct fs *fs, struct handle *handle)
 	inode_unref(&fs->inodes, handle->inode);
 	free(handle);
 	return NULL;
+}
+
+/* Its backing id went with the connection. */
+static void handle_abandon(struct fs *fs, struct open_item *item)
+{
+	handle_free(fs, container_of(item, struct handle, item));
 }
 
 #ifdef HIBFS_HAVE_PASSTHROUGH
@@ -254,6 +301,10 @@ int handle_open(struct fs *fs, struct inode *inode, int fd,
 		handle_free(fs, handle);
 		return r;
 	}
+	if (inode->key.shard && (fi->flags & O_ACCMODE) != O_RDONLY)
+		gate_note_writer(fs, inode);
+	handle->item.abandon = handle_abandon;
+	open_item_add(&fs->open_items, &handle->item);
 	fi->fh = (uintptr_t)handle;
 	atomic_fetch_add(&fs->open_handles, 1);
 	if (inode->key.shard)
@@ -265,6 +316,7 @@ void handle_close(struct fs *fs, struct handle *handle)
 {
 	struct fs_shard *shard = handle->inode->key.shard;
 
+	open_item_remove(&fs->open_items, &handle->item);
 	close_modes(fs, handle);
 	handle_free(fs, handle);
 	atomic_fetch_sub(&fs->open_handles, 1);

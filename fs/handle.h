@@ -25,7 +25,25 @@ struct fs;
 struct inode;
 struct fuse_file_info;
 
+/* What the kernel holds open, files and directories, to be freed at the end. */
+struct open_item {
+	struct open_item *next, *previous; /* open_items.lock */
+	void (*abandon)(struct fs *fs, struct open_item *item);
+};
+
+struct open_items {
+	pthread_mutex_t lock;
+	struct open_item *first; /* lock */
+};
+
+void open_items_init(struct open_items *items);
+void open_item_add(struct open_items *items, struct open_item *item);
+void open_item_remove(struct open_items *items, struct open_item *item);
+/* Frees what is still open: the mount has ended and no RELEASE will come. */
+void open_items_done(struct fs *fs, struct open_items *items);
+
 struct handle {
+	struct open_item item;
 	struct inode *inode; /* referenced */
 	int flags; /* of open(2), for the daemon's own descriptor */
 	bool passthrough; /* counts in inode->passthrough_opens, else cached */

@@ -2,11 +2,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -17,12 +15,6 @@
 #define CACHED_FDS 4096
 /* Descriptors that are left to open files, the store and the control socket. */
 #define CACHED_FDS_SHARE 4 /* one in so many */
-#define IDENTIFY_TRIES 5
-
-struct handle_buffer {
-	struct file_handle head;
-	unsigned char bytes[INODE_HANDLE_BYTES];
-};
 
 static uint64_t key_hash(const struct inode_key *key)
 {
@@ -39,145 +31,13 @@ static struct inode_stripe *key_stripe(struct inode_table *table,
 	return &table->stripes[(key_hash(key) >> 40) % INODE_STRIPES];
 }
 
-static bool key_equal(const struct inode_key *a, const struct inode_key *b)
-{
-	return a->ino == b->ino && a->shard == b->shard && a->dev == b->dev &&
-	       a->handle_type == b->handle_type &&
-	       a->handle_bytes == b->handle_bytes &&
-	       memcmp(a->handle, b->handle, a->handle_bytes) == 0;
-}
-
 bool inode_is_stale(const struct inode *inode)
 {
 	const struct fs_shard *shard = inode->key.shard;
 
-	return shard && atomic_load_explicit(&shard->epoch,
-					     memory_order_acquire) !=
-				inode->shard_epoch;
-}
-
-/*
- * ---- Handles ----
- */
-
-/* The key's handle fields; *ret_mount_id is -1 when there is no handle. */
-static void read_handle(int dirfd, const char *name, struct inode_key *key,
-			int *ret_mount_id)
-{
-	struct handle_buffer buffer = {
-		.head.handle_bytes = INODE_HANDLE_BYTES,
-	};
-	int mount_id = -1;
-
-	if (name_to_handle_at(dirfd, name, &buffer.head, &mount_id,
-			      AT_EMPTY_PATH) < 0) {
-		key->handle_type = -1;
-		key->handle_bytes = 0;
-		*ret_mount_id = -1;
-		return;
-	}
-	key->handle_type = buffer.head.handle_type;
-	key->handle_bytes = buffer.head.handle_bytes;
-	memcpy(key->handle, buffer.head.f_handle, key->handle_bytes);
-	*ret_mount_id = mount_id;
-}
-
-static int open_handle(const struct inode_table *table,
-		       const struct inode_key *key)
-{
-	struct handle_buffer buffer = {
-		.head.handle_bytes = key->handle_bytes,
-		.head.handle_type = key->handle_type,
-	};
-	int fd;
-
-	memcpy(buffer.head.f_handle, key->handle, key->handle_bytes);
-	fd = open_by_handle_at(table->source_fd, &buffer.head,
-			       O_PATH | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
-}
-
-/*
- * Another mount inside the source has handles that mean nothing on the
- * source's own; such a node has to keep its descriptor.
- */
-static void forget_foreign_handle(const struct inode_table *table,
-				  struct inode_key *key, int mount_id)
-{
-	if (mount_id == table->mount_id)
-		return;
-	key->handle_type = -1;
-	key->handle_bytes = 0;
-}
-
-static int identify_fd(const struct inode_table *table, int fd,
-		       struct stat *ret_attr, struct inode_key *key)
-{
-	int mount_id;
-
-	if (fstat(fd, ret_attr) < 0)
-		return -errno;
-	read_handle(fd, "", key, &mount_id);
-	forget_foreign_handle(table, key, mount_id);
-	key->dev = ret_attr->st_dev;
-	key->ino = ret_attr->st_ino;
-	return 0;
-}
-
-/*
- * Attributes and handle are read by name in two steps, so the name may mean
- * another file the second time. On the file systems hibfs is made for the handle
- * begins with the inode number, which shows it.
- */
-static bool handle_matches(const struct inode_key *key, ino_t ino)
-{
-	uint32_t low;
-
-	memcpy(&low, key->handle, sizeof(low));
-	return key->handle_bytes >= sizeof(low) && low == (uint32_t)ino;
-}
-
-int inode_identify(const struct inode_table *table, int dirfd, const char *name,
-		   struct stat *ret_attr, struct inode_key *ret_key,
-		   int *ret_fd)
-{
-	struct inode_key key;
-	struct stat attr;
-	CLEANUP_CLOSE int fd = -EBADF;
-	int mount_id, r, i;
-
-	memset(&key, 0, sizeof(key));
-	for (i = 0; table->handle_starts_with_ino && i < IDENTIFY_TRIES; i++) {
-		if (fstatat(dirfd, name, &attr,
-			    AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) < 0)
-			return -errno;
-		read_handle(dirfd, name, &key, &mount_id);
-		if (mount_id != table->mount_id)
-			break;
-		if (!handle_matches(&key, attr.st_ino))
-			continue;
-		key.dev = attr.st_dev;
-		key.ino = attr.st_ino;
-		*ret_attr = attr;
-		*ret_key = key;
-		*ret_fd = -1;
-		return 0;
-	}
-
-	if (*name == '\0')
-		fd = fcntl(dirfd, F_DUPFD_CLOEXEC, 0);
-	else
-		fd = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	memset(&key, 0, sizeof(key));
-	r = identify_fd(table, fd, &attr, &key);
-	if (r < 0)
-		return r;
-	*ret_attr = attr;
-	*ret_key = key;
-	*ret_fd = TAKE_FD(fd);
-	return 0;
+	return shard &&
+	       atomic_load_explicit(&shard->epoch, memory_order_acquire) !=
+		       inode->shard_epoch;
 }
 
 /*
@@ -320,7 +180,7 @@ static struct inode *find_locked(struct inode_stripe *stripe,
 	struct inode *inode;
 
 	for (inode = stripe->slots[slot]; inode; inode = inode->next_in_hash)
-		if (key_equal(&inode->key, key) && !inode_is_stale(inode))
+		if (inode_key_equal(&inode->key, key) && !inode_is_stale(inode))
 			return inode;
 	return NULL;
 }
@@ -339,8 +199,8 @@ static struct inode *inode_new(struct inode_table *table,
 	inode->shard_epoch = seed->shard_epoch;
 	inode->bucket = seed->bucket;
 	inode->by_handle = table->can_open_handles && key->handle_type >= 0;
-	inode->generation = (uint32_t)atomic_fetch_add(&table->next_generation,
-						       1);
+	inode->generation =
+		(uint32_t)atomic_fetch_add(&table->next_generation, 1);
 	inode->refs = 1;
 	inode->fd = -1;
 	inode->fd_pinned = !inode->by_handle;
@@ -352,6 +212,8 @@ static struct inode *inode_free(struct inode *inode)
 {
 	if (!inode)
 		return NULL;
+	if (inode->key.shard)
+		gate_forget_writer(inode);
 	close_fd(inode->fd);
 	pthread_mutex_destroy(&inode->open_lock);
 	free(inode);
@@ -444,6 +306,19 @@ struct inode *inode_ref(struct inode_table *table, struct inode *inode)
 	return inode;
 }
 
+bool inode_try_ref(struct inode_table *table, struct inode *inode)
+{
+	struct inode_stripe *stripe = key_stripe(table, &inode->key);
+	bool alive;
+
+	pthread_mutex_lock(&stripe->lock);
+	alive = inode->refs > 0;
+	if (alive)
+		inode->refs++;
+	pthread_mutex_unlock(&stripe->lock);
+	return alive;
+}
+
 void inode_forget(struct inode_table *table, struct inode *inode, uint64_t n)
 {
 	struct inode_stripe *stripe = key_stripe(table, &inode->key);
@@ -471,11 +346,17 @@ int inode_fd_get(struct inode_table *table, struct inode *inode)
 	if (inode_is_stale(inode))
 		return -ESTALE;
 	pthread_mutex_lock(&stripe->lock);
+	/* From here on it cannot be evicted. */
+	inode->fd_users++;
+	/* Once the request is answered the kernel may forget the node. */
+	inode->refs++;
 	if (inode->fd < 0) {
 		pthread_mutex_unlock(&stripe->lock);
-		fd = open_handle(table, &inode->key);
-		if (fd < 0)
+		fd = inode_key_open(table, &inode->key);
+		if (fd < 0) {
+			inode_fd_put(table, inode);
 			return fd;
+		}
 		pthread_mutex_lock(&stripe->lock);
 		if (inode->fd < 0) {
 			set_fd(table, stripe, inode, fd);
@@ -487,9 +368,6 @@ int inode_fd_get(struct inode_table *table, struct inode *inode)
 		lru_remove(stripe, inode);
 		lru_add(stripe, inode);
 	}
-	inode->fd_users++;
-	/* Once the request is answered the kernel may forget the node. */
-	inode->refs++;
 	fd = inode->fd;
 	pthread_mutex_unlock(&stripe->lock);
 
@@ -567,23 +445,6 @@ nomem:
 	return -ENOMEM;
 }
 
-/* ext4, xfs and btrfs: the first 32 bits of a handle are the inode's number. */
-static bool handles_start_with_ino(int fd)
-{
-	struct statfs fs;
-
-	if (fstatfs(fd, &fs) < 0)
-		return false;
-	switch ((unsigned long)fs.f_type) {
-	case EXT4_SUPER_MAGIC:
-	case XFS_SUPER_MAGIC:
-	case BTRFS_SUPER_MAGIC:
-		return true;
-	default:
-		return false;
-	}
-}
-
 static unsigned descriptor_cache_size(void)
 {
 	struct rlimit limit;
@@ -606,20 +467,10 @@ static int make_root(struct inode_table *table, struct hib_error *error)
 	};
 	struct inode_key key;
 	struct stat attr;
-	int mount_id, fd, r;
+	int r;
 
-	memset(&key, 0, sizeof(key));
-	read_handle(table->source_fd, "", &key, &mount_id);
-	table->mount_id = mount_id;
-	if (mount_id >= 0) {
-		fd = open_handle(table, &key);
-		table->can_open_handles = fd >= 0;
-		close_fd(fd);
-	}
-	table->handle_starts_with_ino = mount_id >= 0 &&
-					handles_start_with_ino(table->source_fd);
-	memset(&key, 0, sizeof(key));
-	r = identify_fd(table, table->source_fd, &attr, &key);
+	inode_probe_handles(table);
+	r = inode_identify(table, table->source_fd, "", &attr, &key, &seed.fd);
 	if (r < 0)
 		return hib_fail_errno(error, -r, "source directory");
 	r = inode_intern(table, &key, &seed, &table->root);

@@ -43,6 +43,8 @@ struct inode_key {
 	uint8_t handle[INODE_HANDLE_BYTES];
 };
 
+bool inode_key_equal(const struct inode_key *a, const struct inode_key *b);
+
 struct inode {
 	/* Constant. */
 	struct inode_key key;
@@ -69,6 +71,10 @@ struct inode {
 	unsigned writers; /* writable passthrough handles; open_lock */
 	/* In shard->writers while `writers` > 0; guarded by shard->lock. */
 	struct inode *writer_next, *writer_previous;
+
+	/* In shard->gate.noted; gate.lock. Not a reference: inode_try_ref(). */
+	struct inode *noted_next, *noted_previous;
+	bool noted;
 };
 
 #define INODE_STRIPES 32
@@ -112,6 +118,12 @@ int inode_identify(const struct inode_table *table, int dirfd, const char *name,
 		   struct stat *ret_attr, struct inode_key *ret_key,
 		   int *ret_fd);
 
+/* Learns what handles on the source are good for; before all else. */
+void inode_probe_handles(struct inode_table *table);
+/* An O_PATH descriptor of the file with that handle; negative errno. */
+int inode_key_open(const struct inode_table *table,
+		   const struct inode_key *key);
+
 /* What a new node is made of, besides its key. */
 struct inode_seed {
 	enum inode_kind kind;
@@ -133,6 +145,11 @@ int inode_intern(struct inode_table *table, const struct inode_key *key,
 
 /* References of our own, besides the kernel's look-up counts. */
 struct inode *inode_ref(struct inode_table *table, struct inode *inode);
+/*
+ * For who finds an inode in a list that holds no reference and is left only
+ * through gate_forget_writer(): false when it is just being freed.
+ */
+bool inode_try_ref(struct inode_table *table, struct inode *inode);
 struct inode *inode_unref(struct inode_table *table, struct inode *inode);
 
 /* FORGET: takes back n look-ups. */
@@ -140,8 +157,8 @@ void inode_forget(struct inode_table *table, struct inode *inode, uint64_t n);
 
 /*
  * An O_PATH descriptor of the node on the *source*. It stays open, and the node
- * lives, until inode_fd_put(). Negative errno: -ESTALE when the file is gone or belongs to a
- * shard that has been replaced.
+ * lives, until inode_fd_put(). Negative errno: -ESTALE when the file is gone or
+ * belongs to a shard that has been replaced.
  */
 int inode_fd_get(struct inode_table *table, struct inode *inode);
 void inode_fd_put(struct inode_table *table, struct inode *inode);

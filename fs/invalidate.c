@@ -127,7 +127,8 @@ int invalidator_new(struct fs *fs, struct invalidator **ret,
 		pthread_cond_destroy(&invalidator->changed);
 		pthread_mutex_destroy(&invalidator->lock);
 		free(invalidator);
-		return hib_fail_errno(error, r, "start the invalidation thread");
+		return hib_fail_errno(error, r,
+				      "start the invalidation thread");
 	}
 	*ret = invalidator;
 	return 0;

@@ -4,10 +4,10 @@
  * there is nothing to do, and in the handler's system calls on the source,
  * never on the mount.
  *
- * The caller of fs_loop() waits on an eventfd that fs_exit() writes, and so does
- * a worker that found the mount gone. It ends the others by pthread_cancel(),
- * which they allow only while they read: read(2) is a cancellation point, so
- * none of them can miss it.
+ * The caller of fs_loop() waits on an eventfd that fs_exit() writes, and so
+ * does a worker that found the mount gone. It ends the others by
+ * pthread_cancel(), which they allow only while they read: read(2) is a
+ * cancellation point, so none of them can miss it.
  */
 #include <errno.h>
 #include <poll.h>

@@ -146,9 +146,9 @@ static int append_escaped(struct buffer *options, const char *text)
 
 	for (; *text && r == 0; text++) {
 		escaped[1] = *text;
-		r = buffer_append_string(
-			options, *text == ',' || *text == '\\' ? escaped :
-								 escaped + 1);
+		r = buffer_append_string(options, *text == ',' || *text == '\\'
+							  ? escaped
+							  : escaped + 1);
 	}
 	return r;
 }

@@ -46,8 +46,8 @@ bool ops_is_hidden(const struct inode *parent, const char *name)
 
 bool ops_holds_shards(const struct fs *fs, const struct inode *parent)
 {
-	return parent->kind == (fs->shard_depth == 1 ? INODE_ROOT :
-						       INODE_BUCKET);
+	return parent->kind ==
+	       (fs->shard_depth == 1 ? INODE_ROOT : INODE_BUCKET);
 }
 
 const char *ops_bucket_name(const struct inode *parent, const char *name)
@@ -202,6 +202,11 @@ static int lookup_shard_once(struct fs *fs, struct inode *parent, int parent_fd,
 		seed.shard_epoch = atomic_load(&shard->epoch);
 	}
 	shard_seen_live(fs, shard);
+	r = shard_directory_is(shard, &key, seed.shard_epoch);
+	if (r < 0) {
+		close_fd(seed.fd);
+		return r;
+	}
 	key.shard = shard;
 	seed.type = S_IFDIR;
 	r = inode_intern(&fs->inodes, &key, &seed, &inode);
@@ -266,6 +271,35 @@ int ops_lookup_fd(struct fs *fs, struct inode *parent, int fd,
 void ops_forget_entry(struct fs *fs, const struct fuse_entry_param *entry)
 {
 	inode_forget(&fs->inodes, fs_inode(fs, entry->ino), 1);
+}
+
+struct victim victim_hold(struct fs *fs, struct inode *parent, int parent_fd,
+			  const char *name)
+{
+	struct victim victim = { .fs = fs, .fd = -1 };
+	struct fuse_entry_param entry;
+	struct inode *inode;
+
+	if (ops_lookup(fs, parent, parent_fd, name, &entry) < 0)
+		return victim;
+	inode = fs_inode(fs, entry.ino);
+	if (entry.attr.st_nlink == 1 || S_ISDIR(entry.attr.st_mode)) {
+		victim.fd = inode_fd_get(&fs->inodes, inode);
+		if (victim.fd >= 0)
+			victim.inode = inode;
+	}
+	ops_forget_entry(fs, &entry);
+	return victim;
+}
+
+int victim_release(struct victim *victim, int r)
+{
+	if (!victim->inode)
+		return r;
+	if (r == 0)
+		inode_pin(&victim->fs->inodes, victim->inode);
+	inode_fd_put(&victim->fs->inodes, victim->inode);
+	return r;
 }
 
 void ops_reply_entry(fuse_req_t req, int r,

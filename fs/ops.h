@@ -47,10 +47,11 @@ bool ops_holds_shards(const struct fs *fs, const struct inode *parent);
 const char *ops_bucket_name(const struct inode *parent, const char *name);
 
 /*
- * May `name` be made below `parent`? It may show nothing in the source and still
- * be taken: by a stub, or by a shard that is hibernated without one.
+ * May `name` be made below `parent`? It may show nothing in the source and
+ * still be taken: by a stub, or by a shard that is hibernated without one.
  */
-int ops_check_name_is_free(struct fs *fs, struct inode *parent, const char *name);
+int ops_check_name_is_free(struct fs *fs, struct inode *parent,
+			   const char *name);
 
 /*
  * Looks `name` up below `parent` (whose descriptor is parent_fd) and fills in
@@ -63,6 +64,22 @@ int ops_lookup_fd(struct fs *fs, struct inode *parent, int fd,
 		  struct fuse_entry_param *ret);
 /* Takes the look-up back, when the answer did not arrive. */
 void ops_forget_entry(struct fs *fs, const struct fuse_entry_param *entry);
+
+/*
+ * What is about to lose its last name. Whoever has it open without the daemon
+ * knowing (O_PATH, a fifo, a working directory) may still ask about it, and its
+ * file handle may not find it then: so it keeps a descriptor as long as the
+ * kernel knows it.
+ */
+struct victim {
+	struct fs *fs;
+	struct inode *inode; /* NULL: nothing there, or it has more names */
+	int fd;
+};
+struct victim victim_hold(struct fs *fs, struct inode *parent, int parent_fd,
+			  const char *name);
+/* r: what came of the removal. Returns r. */
+int victim_release(struct victim *victim, int r);
 
 /* Answers with an entry or the error, and forgets it when nobody listens. */
 void ops_reply_entry(fuse_req_t req, int r,

@@ -147,9 +147,9 @@ static int set_attributes(struct node_fd *node, const struct stat *attr,
 		r = set_mode(node->fs, node->fd, attr->st_mode);
 	if (r == 0 && to_set & FUSE_SET_ATTR_SIZE)
 		r = set_size(node->fs, node->fd, attr, to_set);
-	if (r == 0 && to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME |
-				FUSE_SET_ATTR_ATIME_NOW |
-				FUSE_SET_ATTR_MTIME_NOW))
+	if (r == 0 &&
+	    to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME |
+		      FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW))
 		r = set_times(node->fd, attr, to_set);
 	return r;
 }

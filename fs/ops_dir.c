@@ -30,6 +30,7 @@ struct entry {
 };
 
 struct dir_handle {
+	struct open_item item;
 	int fd;
 	bool holds_shards;
 	pthread_mutex_t lock; /* guards all below */
@@ -43,6 +44,26 @@ struct dir_handle {
 static struct dir_handle *dir_of(const struct fuse_file_info *fi)
 {
 	return (struct dir_handle *)(uintptr_t)fi->fh;
+}
+
+static void dir_handle_free(struct dir_handle *dir)
+{
+	close_fd(dir->fd);
+	buffer_done(&dir->listing);
+	pthread_mutex_destroy(&dir->lock);
+	free(dir);
+}
+
+static void dir_handle_abandon(struct fs *fs, struct open_item *item)
+{
+	(void)fs;
+	dir_handle_free(container_of(item, struct dir_handle, item));
+}
+
+static void dir_handle_close(struct fs *fs, struct dir_handle *dir)
+{
+	open_item_remove(&fs->open_items, &dir->item);
+	dir_handle_free(dir);
 }
 
 static int dir_handle_new(struct fs *fs, struct inode *inode,
@@ -66,16 +87,10 @@ static int dir_handle_new(struct fs *fs, struct inode *inode,
 	dir->holds_shards = ops_holds_shards(fs, inode);
 	dir->listing = BUFFER_INIT(LISTING_LIMIT);
 	pthread_mutex_init(&dir->lock, NULL);
+	dir->item.abandon = dir_handle_abandon;
+	open_item_add(&fs->open_items, &dir->item);
 	*ret = dir;
 	return 0;
-}
-
-static void dir_handle_free(struct dir_handle *dir)
-{
-	close_fd(dir->fd);
-	buffer_done(&dir->listing);
-	pthread_mutex_destroy(&dir->lock);
-	free(dir);
 }
 
 void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -96,13 +111,13 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fi->keep_cache = 1;
 	}
 	if (fuse_reply_open(req, fi) < 0)
-		dir_handle_free(dir);
+		dir_handle_close(fs, dir);
 }
 
 void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
-	dir_handle_free(dir_of(fi));
+	dir_handle_close(ops_fs(req), dir_of(fi));
 	ops_error(req, 0);
 }
 
@@ -112,8 +127,8 @@ void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int data_only,
 	int fd = dir_of(fi)->fd;
 
 	(void)ino;
-	ops_error(req, (data_only ? fdatasync(fd) : fsync(fd)) < 0 ? -errno :
-								      0);
+	ops_error(req,
+		  (data_only ? fdatasync(fd) : fsync(fd)) < 0 ? -errno : 0);
 }
 
 /*
@@ -152,9 +167,9 @@ static int peek_locked(struct dir_handle *dir, const struct entry **ret)
 		r = fill_locked(dir);
 	if (r < 0)
 		return r;
-	*ret = dir->position == dir->filled ?
-		       NULL :
-		       (const struct entry *)(dir->entries + dir->position);
+	*ret = dir->position == dir->filled
+		       ? NULL
+		       : (const struct entry *)(dir->entries + dir->position);
 	return 0;
 }
 
@@ -217,7 +232,8 @@ static int list_shards_locked(struct fs *fs, struct dir_handle *dir,
 	if (r < 0)
 		return r;
 	r = shard_stub_names(
-		fs, inode->kind == INODE_ROOT ? NULL : ops_bucket_name(inode, ""),
+		fs,
+		inode->kind == INODE_ROOT ? NULL : ops_bucket_name(inode, ""),
 		names);
 	if (r == 0)
 		r = sort_names(names);

@@ -56,7 +56,8 @@ void op_forget_multi(fuse_req_t req, size_t count,
 }
 
 /* A directory made there would shadow the shard, and be lost when it wakes. */
-int ops_check_name_is_free(struct fs *fs, struct inode *parent, const char *name)
+int ops_check_name_is_free(struct fs *fs, struct inode *parent,
+			   const char *name)
 {
 	const char *bucket;
 	struct fs_shard *shard;
@@ -86,8 +87,8 @@ struct new_node {
 static int make(fuse_req_t req, int dirfd, const char *name,
 		const struct new_node *node)
 {
-	CLEANUP_CALLER struct caller caller = caller_become(
-		req, S_ISDIR(node->mode) ? 0 : node->mode);
+	CLEANUP_CALLER struct caller caller =
+		caller_become(req, S_ISDIR(node->mode) ? 0 : node->mode);
 	int r;
 
 	if (S_ISLNK(node->mode))
@@ -173,6 +174,14 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent,
 	ops_reply_entry(req, r, &entry);
 }
 
+static int remove_name(struct node_fd *dir, const char *name, int flags)
+{
+	struct victim victim = victim_hold(dir->fs, dir->inode, dir->fd, name);
+	int r = unlinkat(dir->fd, name, flags) < 0 ? -errno : 0;
+
+	return victim_release(&victim, r);
+}
+
 void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	CLEANUP_NODE_FD struct node_fd dir = ops_node_fd(req, parent);
@@ -180,23 +189,9 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 	if (r >= 0 && ops_is_hidden(dir.inode, name))
 		r = -ENOENT;
-	if (r >= 0 && unlinkat(dir.fd, name, 0) < 0)
-		r = -errno;
+	if (r >= 0)
+		r = remove_name(&dir, name, 0);
 	ops_error(req, r);
-}
-
-/*
- * Whoever has the directory as working directory, or open, may still ask about
- * it: once it has no name its file handle may not find it any more.
- */
-static void pin_child(struct node_fd *dir, const char *name)
-{
-	struct fuse_entry_param entry;
-
-	if (ops_lookup(dir->fs, dir->inode, dir->fd, name, &entry) < 0)
-		return;
-	inode_pin(&dir->fs->inodes, fs_inode(dir->fs, entry.ino));
-	ops_forget_entry(dir->fs, &entry);
 }
 
 /* Only a live shard that nobody works on can be removed by name. */
@@ -233,9 +228,9 @@ static int remove_directory(struct node_fd *dir, const char *name)
 		   shard_bucket_has_stubs(fs, name)) {
 		return -ENOTEMPTY;
 	}
-	pin_child(dir, name);
-	if (unlinkat(dir->fd, name, AT_REMOVEDIR) < 0)
-		return -errno;
+	r = remove_name(dir, name, AT_REMOVEDIR);
+	if (r < 0)
+		return r;
 	shard = is_shard ? shard_find(fs, bucket, name) : NULL;
 	if (shard)
 		shard_removed(fs, shard);

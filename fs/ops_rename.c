@@ -21,12 +21,18 @@ struct side {
 	struct fs_shard *shard; /* likewise */
 };
 
-static int rename_source(const struct side *from, const struct side *to,
-			 unsigned flags)
+static int rename_source(struct fs *fs, const struct side *from,
+			 const struct side *to, unsigned flags)
 {
+	bool replaces = !(flags & (RENAME_EXCHANGE | RENAME_NOREPLACE));
+	struct victim victim = { 0 };
+	int r = 0;
+
+	if (replaces)
+		victim = victim_hold(fs, to->parent, to->dirfd, to->name);
 	if (renameat2(from->dirfd, from->name, to->dirfd, to->name, flags) < 0)
-		return -errno;
-	return 0;
+		r = -errno;
+	return victim_release(&victim, r);
 }
 
 /*
@@ -61,7 +67,7 @@ static int rename_shard(struct fs *fs, struct side *from, struct side *to,
 	to->shard = fs_shard_get(fs, to->bucket, to->name);
 	if (!from->shard || !to->shard)
 		return -ENOMEM;
-	r = rename_source(from, to, flags);
+	r = rename_source(fs, from, to, flags);
 	if (r < 0 || from->shard == to->shard)
 		return r;
 	shard_seen_live(fs, from->shard);
@@ -82,7 +88,7 @@ static int rename_bucket(struct fs *fs, const struct side *from,
 	to_bucket = shard_bucket_get(fs, to->name);
 	if (!from_bucket || !to_bucket)
 		return -ENOMEM;
-	r = rename_source(from, to, flags);
+	r = rename_source(fs, from, to, flags);
 	if (r == 0 && from_bucket != to_bucket)
 		shard_bucket_swap(fs, from_bucket, to_bucket);
 	return r;
@@ -114,12 +120,14 @@ static int rename_above(struct fs *fs, struct side *from, struct side *to,
 
 	look_at(fs, from);
 	look_at(fs, to);
-	if (is_stub(from) || is_stub(to))
+	if (is_stub(from))
+		return -EBUSY;
+	if (is_stub(to))
 		return flags & RENAME_NOREPLACE ? -EEXIST : -EBUSY;
 	directories = from->is_directory ||
 		      (flags & RENAME_EXCHANGE && to->is_directory);
 	if (!directories)
-		return rename_source(from, to, flags);
+		return rename_source(fs, from, to, flags);
 	if (from->parent->kind != to->parent->kind)
 		return -EXDEV;
 	/* A directory for a file: the source says what is wrong with it. */
@@ -140,7 +148,7 @@ static int rename_checked(struct fs *fs, struct side *from, struct side *to,
 	if (from->parent->key.shard != to->parent->key.shard)
 		return -EXDEV;
 	if (from->parent->key.shard)
-		return rename_source(from, to, flags);
+		return rename_source(fs, from, to, flags);
 	return rename_above(fs, from, to, flags);
 }
 
@@ -150,8 +158,8 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name,
 	CLEANUP_NODE_FD struct node_fd dir = ops_node_fd(req, parent);
 	CLEANUP_NODE_FD struct node_fd new_dir = ops_node_fd(req, new_parent);
 	struct side from = { dir.inode, dir.fd, name, false, NULL, NULL };
-	struct side to = { new_dir.inode, new_dir.fd, new_name, false, NULL,
-			   NULL };
+	struct side to = { new_dir.inode, new_dir.fd, new_name,
+			   false,	  NULL,	      NULL };
 	int r;
 
 	if (dir.fd < 0)

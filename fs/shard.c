@@ -89,8 +89,7 @@ void shard_table_done(struct shard_table *table)
 		}
 	}
 	for (i = 0; i < BUCKET_SLOTS; i++) {
-		for (bucket = table->buckets[i]; bucket;
-		     bucket = next_bucket) {
+		for (bucket = table->buckets[i]; bucket; bucket = next_bucket) {
 			next_bucket = bucket->next_in_hash;
 			free(bucket);
 		}
@@ -335,6 +334,38 @@ bool shard_bucket_has_stubs(struct fs *fs, const char *bucket_text)
 }
 
 /*
+ * That the directory is another is mostly learned from control/, by
+ * fs_shard_set_place(); but a look-up may come between its rename(2) and that
+ * call. Nodes of the old directory are stale from then on either way.
+ */
+int shard_directory_is(struct fs_shard *shard, const struct inode_key *key,
+		       unsigned epoch)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&shard->lock);
+	if (atomic_load(&shard->epoch) != epoch) {
+		r = -EAGAIN;
+	} else if (!shard->directory_known) {
+		shard->directory = *key;
+		shard->directory_known = true;
+	} else if (!inode_key_equal(key, &shard->directory)) {
+		shard->directory = *key;
+		atomic_fetch_add(&shard->epoch, 1);
+		r = -EAGAIN;
+	}
+	pthread_mutex_unlock(&shard->lock);
+	return r;
+}
+
+static void forget_directory(struct fs_shard *shard)
+{
+	pthread_mutex_lock(&shard->lock);
+	shard->directory_known = false;
+	pthread_mutex_unlock(&shard->lock);
+}
+
+/*
  * ---- What names do ----
  */
 
@@ -353,6 +384,7 @@ void shard_removed(struct fs *fs, struct fs_shard *shard)
 	pthread_rwlock_wrlock(&fs->shards.lock);
 	if (fs_shard_place(shard) == FS_PLACE_LIVE)
 		atomic_store(&shard->place, FS_PLACE_NONE);
+	forget_directory(shard);
 	pthread_rwlock_unlock(&fs->shards.lock);
 }
 
@@ -374,8 +406,10 @@ void shard_swap(struct fs *fs, struct fs_shard *from, struct fs_shard *to,
 	atomic_store(&to->name, name);
 	link_shard_locked(table, from);
 	link_shard_locked(table, to);
-	if (to_replaced)
+	if (to_replaced) {
 		atomic_store(&to->place, FS_PLACE_NONE);
+		forget_directory(to);
+	}
 	pthread_rwlock_unlock(&table->lock);
 }
 
@@ -506,15 +540,53 @@ int shard_writers(struct fs *fs, struct fs_shard *shard, struct inode ***ret,
  * ---- Place ----
  */
 
-/*
- * LIVE to STUB is a rename of the same directory, so its nodes stay good. Any
- * other change puts another directory there.
- */
-static bool replaces_directory(enum fs_place old, enum fs_place place)
+static int identify_place(struct fs *fs, const struct fs_shard *shard,
+			  enum fs_place place, struct inode_key *ret)
 {
-	if (old == FS_PLACE_NONE || (old == place && old == FS_PLACE_LIVE))
-		return false;
-	return !(old == FS_PLACE_LIVE && place == FS_PLACE_STUB);
+	const char *bucket = fs_shard_bucket(shard);
+	const char *name = fs_shard_name(shard);
+	char path[PATH_MAX];
+	struct stat attr;
+	int n, r, fd;
+
+	if (place == FS_PLACE_NONE)
+		return -ENOENT;
+	if (place == FS_PLACE_STUB)
+		n = snprintf(path, sizeof(path),
+			     HIBFS_DIR_NAME "/stubs/%s/%s/tree", bucket, name);
+	else if (fs->shard_depth == 1)
+		n = snprintf(path, sizeof(path), "%s", name);
+	else
+		n = snprintf(path, sizeof(path), "%s/%s", bucket, name);
+	if (n < 0 || (size_t)n >= sizeof(path))
+		return -ENAMETOOLONG;
+	r = inode_identify(&fs->inodes, fs->source_fd, path, &attr, ret, &fd);
+	if (r == 0)
+		close_fd(fd);
+	return r;
+}
+
+/*
+ * A directory that was only renamed (live to stub, and back after hydration)
+ * keeps its nodes. Anything else makes those of before stale.
+ */
+static bool replace_directory(struct fs *fs, struct fs_shard *shard,
+			      enum fs_place place)
+{
+	struct inode_key key;
+	bool another;
+	int r = identify_place(fs, shard, place, &key);
+
+	pthread_mutex_lock(&shard->lock);
+	another = shard->directory_known &&
+		  (r < 0 || !inode_key_equal(&key, &shard->directory));
+	shard->directory_known = r == 0;
+	if (r == 0)
+		shard->directory = key;
+	if (another)
+		atomic_fetch_add(&shard->epoch, 1);
+	pthread_mutex_unlock(&shard->lock);
+	return another;
 }
 
 static int invalidate_shard(struct fs *fs, struct fs_shard *shard, bool entry,
@@ -540,8 +612,8 @@ static int invalidate_shard(struct fs *fs, struct fs_shard *shard, bool entry,
 		nodeids[i] = inode_nodeid(&fs->inodes, inodes[i]);
 	if (nodeids)
 		r = invalidator_run(fs->invalidator, parent,
-				    entry && parent ? fs_shard_name(shard) :
-						      NULL,
+				    entry && parent ? fs_shard_name(shard)
+						    : NULL,
 				    nodeids, count, error);
 	else
 		r = hib_fail_errno(error, ENOMEM, "invalidate a shard");
@@ -553,19 +625,16 @@ static int invalidate_shard(struct fs *fs, struct fs_shard *shard, bool entry,
 int fs_shard_set_place(struct fs *fs, struct fs_shard *shard,
 		       enum fs_place place, struct hib_error *error)
 {
+	bool another = replace_directory(fs, shard, place);
 	enum fs_place old;
 
 	pthread_rwlock_wrlock(&fs->shards.lock);
 	old = fs_shard_place(shard);
-	if (replaces_directory(old, place))
-		atomic_fetch_add(&shard->epoch, 1);
 	atomic_store(&shard->place, place);
 	atomic_store(&shard->withheld, place == FS_PLACE_NONE);
 	pthread_rwlock_unlock(&fs->shards.lock);
-	if (old == place && place != FS_PLACE_STUB)
+	if (old == place && !another)
 		return 0;
-	return invalidate_shard(fs, shard,
-				old == FS_PLACE_NONE ||
-					replaces_directory(old, place),
+	return invalidate_shard(fs, shard, another || old == FS_PLACE_NONE,
 				error);
 }

@@ -21,8 +21,7 @@
 #include "base/buffer.h"
 #include "fs/fs.h"
 #include "fs/gate.h"
-
-struct inode;
+#include "fs/inode.h"
 
 /* A string that stays until the mount ends, whoever still reads it. */
 struct shard_name {
@@ -52,6 +51,9 @@ struct fs_shard {
 	pthread_mutex_t lock;
 	struct inode *writers; /* open for writing in passthrough; lock */
 	size_t writer_count; /* lock */
+	/* Its directory as last seen, to know when it is another; lock */
+	struct inode_key directory;
+	bool directory_known; /* lock */
 	atomic_uint_fast64_t open_files; /* handles of regular files */
 
 	struct gate gate; /* gate.c's own */
@@ -83,6 +85,12 @@ struct fs_bucket *shard_bucket_get(struct fs *fs, const char *bucket);
  * LIVE; it was removed, so LIVE becomes NONE.
  */
 void shard_seen_live(struct fs *fs, struct fs_shard *shard);
+/*
+ * Its directory was looked up, beginning at `epoch`, and is `key`. -EAGAIN: it
+ * has been replaced meanwhile, so look again.
+ */
+int shard_directory_is(struct fs_shard *shard, const struct inode_key *key,
+		       unsigned epoch);
 void shard_removed(struct fs *fs, struct fs_shard *shard);
 
 /*

@@ -86,6 +86,11 @@ struct manifest_entry *manifest_add(struct manifest *manifest)
 	return entry;
 }
 
+void manifest_remove_last(struct manifest *manifest)
+{
+	manifest_entry_done(&manifest->entries[--manifest->entry_count]);
+}
+
 /* '/' sorts lowest, so that what is in a directory follows it at once. */
 int manifest_compare_paths(const char *a, const char *b)
 {

@@ -104,6 +104,9 @@ struct manifest *manifest_free(struct manifest *manifest);
 /* A new zeroed entry at the end, valid until the next call; NULL: no memory. */
 struct manifest_entry *manifest_add(struct manifest *manifest);
 
+/* Takes the newest entry back. */
+void manifest_remove_last(struct manifest *manifest);
+
 /* Sorts by path bytes with '/' lowest. */
 void manifest_sort(struct manifest *manifest);
 /* Computes the totals. -ENOMEM. */

@@ -219,8 +219,8 @@ int chunk_table_parse(const char *name, const void *data, size_t size,
 		      struct chunk_table **ret, struct hib_error *error)
 {
 	const uint8_t *bytes = data;
+	struct disk_header header = { 0 };
 	struct chunk_table *table;
-	struct disk_header header;
 	uint64_t first;
 	int r = parse_header(name, data, size, &header, error);
 

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,16 +9,13 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "base/encode.h"
 #include "base/fault.h"
 
 #define MANIFEST_LEVEL 3
 #define MANIFEST_STORED_MAX ((size_t)1 << 30)
 #define CHUNKS_STORED_MAX ((size_t)4 << 30)
 #define EPOCH_MAX_BYTES 4096
-#define EPOCH_FORMAT "hibfs-epoch"
-#define HEAD_FORMAT "hibfs-head"
-#define SMALL_VERSION 1
+#define HEAD_MAX_BYTES 4096
 #define SEQ_TRIES 1000
 /* Giving an epoch back is a courtesy; nobody waits longer for it. */
 #define DROP_TIMEOUT_MS 3000
@@ -125,28 +121,23 @@ int snapshot_take_epoch(struct store *store, const struct lineage *lineage,
 			const struct store_call *call, bool *ret_unfenced,
 			struct hib_error *error)
 {
-	CLEANUP(buffer_done) struct buffer name = BUFFER_INIT(1024);
-	CLEANUP_FREE char *text = NULL;
+	CLEANUP(buffer_done) struct buffer body = BUFFER_INIT(EPOCH_MAX_BYTES);
+	struct epoch content = {
+		.number = epoch,
+		.taken_ms = clock_realtime_ms(),
+	};
 	char key[STORE_KEY_BYTES];
 	bool unfenced = false;
-	json_t *object;
 	int r;
 
-	if (encode_percent(&name, node, strlen(node)) < 0)
-		return out_of_memory(error);
-	object = json_pack("{s:s, s:i, s:I, s:s, s:s, s:I}", "format",
-			   EPOCH_FORMAT, "version", SMALL_VERSION, "epoch",
-			   (json_int_t)epoch, "node", buffer_string(&name),
-			   "task", task, "taken_ms",
-			   (json_int_t)clock_realtime_ms());
-	text = object ? json_dumps(object, JSON_COMPACT) : NULL;
-	json_decref(object);
-	if (!text)
-		return out_of_memory(error);
+	snprintf(content.node, sizeof(content.node), "%s", node);
+	snprintf(content.task, sizeof(content.task), "%s", task);
 	lineage_epoch_key(lineage, epoch, key);
-	r = fault("epoch.take.before", error);
+	r = epoch_format(&content, &body, error);
 	if (r == 0)
-		r = put_if_absent(store, key, text, strlen(text), call,
+		r = fault("epoch.take.before", error);
+	if (r == 0)
+		r = put_if_absent(store, key, body.data, body.size, call,
 				  &unfenced, error);
 	if (r == 0)
 		r = fault("epoch.take.after", error);
@@ -157,27 +148,16 @@ int snapshot_take_epoch(struct store *store, const struct lineage *lineage,
 
 int snapshot_read_epoch(struct store *store, const struct lineage *lineage,
 			uint64_t epoch, const struct store_call *call,
-			char ret_node[256], struct hib_error *error)
+			struct epoch *ret, struct hib_error *error)
 {
 	CLEANUP(buffer_done) struct buffer body = BUFFER_INIT(EPOCH_MAX_BYTES);
-	CLEANUP(buffer_done) struct buffer node = BUFFER_INIT(255);
 	char key[STORE_KEY_BYTES];
-	const char *text;
-	json_t *object;
 	int r;
 
 	lineage_epoch_key(lineage, epoch, key);
 	r = store_get(store, key, 0, 0, &body, call, error);
-	if (r < 0)
-		return r;
-	object = json_loadb(buffer_string(&body), body.size, 0, NULL);
-	text = json_string_value(json_object_get(object, "node"));
-	r = text && decode_percent(&node, text) == 0 ?
-		    0 :
-		    hib_fail(error, EBADMSG, "%s is broken", key);
 	if (r == 0)
-		snprintf(ret_node, 256, "%s", buffer_string(&node));
-	json_decref(object);
+		r = epoch_parse(key, body.data, body.size, ret, error);
 	return r;
 }
 
@@ -196,20 +176,20 @@ int snapshot_check_epoch(struct store *store, const struct lineage *lineage,
 			 uint64_t epoch, const struct store_call *call,
 			 struct hib_error *error)
 {
-	char node[256] = "of unknown name";
-	uint64_t latest;
+	struct epoch owner = { .node = "of unknown name" };
+	uint64_t latest = 0;
 	int r = find_highest(store, lineage, "epochs", lineage_parse_epoch,
 			     call, &latest, error);
 
 	if (r < 0 || latest <= epoch)
 		return r;
-	snapshot_read_epoch(store, lineage, latest, call, node, NULL);
+	snapshot_read_epoch(store, lineage, latest, call, &owner, NULL);
 	return hib_fail(
 		error, ESTALE,
 		"the node \"%s\" has taken over this shard (epoch %" PRIu64
 		", here %" PRIu64
 		"): this copy is out of date and cannot be committed; it stays as it is",
-		node, latest, epoch);
+		owner.node, latest, epoch);
 }
 
 /* ---- manifests and chunk tables ---- */
@@ -359,24 +339,13 @@ static void put_head(struct store *store, const struct lineage *lineage,
 		     const struct manifest *manifest,
 		     const struct store_call *call)
 {
-	char key[STORE_KEY_BYTES], manifest_key[STORE_KEY_BYTES];
-	CLEANUP_FREE char *text = NULL;
-	json_t *object;
+	CLEANUP(buffer_done) struct buffer body = BUFFER_INIT(HEAD_MAX_BYTES);
+	char key[STORE_KEY_BYTES];
 
 	lineage_head_key(lineage, key);
-	lineage_manifest_key(lineage, manifest->seq, manifest_key);
-	object = json_pack("{s:s, s:i, s:I, s:I, s:s, s:I, s:I, s:I}", "format",
-			   HEAD_FORMAT, "version", SMALL_VERSION, "seq",
-			   (json_int_t)manifest->seq, "epoch",
-			   (json_int_t)manifest->epoch, "manifest",
-			   manifest_key + strlen(lineage->prefix),
-			   "logical_bytes", (json_int_t)manifest->logical_bytes,
-			   "files", (json_int_t)manifest->file_count,
-			   "committed_ms", (json_int_t)manifest->committed_ms);
-	text = object ? json_dumps(object, JSON_INDENT(2)) : NULL;
-	json_decref(object);
-	if (text && fault_point("commit.head.before") == 0)
-		store_put(store, key, text, strlen(text), 0, call, NULL);
+	if (head_format(manifest, &body, NULL) == 0 &&
+	    fault_point("commit.head.before") == 0)
+		store_put(store, key, body.data, body.size, 0, call, NULL);
 }
 
 int snapshot_commit(struct store *store, const struct lineage *lineage,
@@ -466,4 +435,45 @@ int snapshot_read(struct store *store, const struct lineage *lineage,
 	*ret_manifest = manifest;
 	*ret_table = table;
 	return 0;
+}
+
+/* ---- bucket.json ---- */
+
+int snapshot_read_bucket(struct store *store, const struct lineage *lineage,
+			 const struct store_call *call,
+			 struct bucket_index **ret, struct hib_error *error)
+{
+	CLEANUP(buffer_done) struct buffer body =
+		BUFFER_INIT(BUCKET_INDEX_MAX_BYTES);
+	char key[STORE_KEY_BYTES];
+	int r;
+
+	lineage_bucket_key(lineage, key);
+	r = store_get(store, key, 0, 0, &body, call, error);
+	if (r == -ENOENT)
+		return hib_fail(
+			error, ENOENT,
+			"%s has no %s: this bucket was never paused completely into this store",
+			store_url(store), key);
+	if (r == 0)
+		r = bucket_index_parse(key, body.data, body.size, ret, error);
+	return r;
+}
+
+int snapshot_write_bucket(struct store *store, const struct lineage *lineage,
+			  const struct bucket_index *index,
+			  const struct store_call *call,
+			  struct hib_error *error)
+{
+	CLEANUP(buffer_done) struct buffer body =
+		BUFFER_INIT(BUCKET_INDEX_MAX_BYTES);
+	char key[STORE_KEY_BYTES];
+	int r = bucket_index_format(index, &body, error);
+
+	lineage_bucket_key(lineage, key);
+	if (r == 0)
+		r = fault("commit.bucket.before", error);
+	if (r == 0)
+		r = store_put(store, key, body.data, body.size, 0, call, error);
+	return r == 0 ? fault("commit.bucket.after", error) : r;
 }

@@ -21,6 +21,8 @@
 
 #include "base/error.h"
 #include "base/uuid.h"
+#include "meta/bucket_index.h"
+#include "meta/epoch.h"
 #include "meta/manifest.h"
 #include "transfer/chunk_table.h"
 #include "transfer/lineage.h"
@@ -45,10 +47,10 @@ int snapshot_take_epoch(struct store *store, const struct lineage *lineage,
 			const struct store_call *call, bool *ret_unfenced,
 			struct hib_error *error);
 
-/* The node that created epochs/<epoch>. */
+/* Who created epochs/<epoch>. */
 int snapshot_read_epoch(struct store *store, const struct lineage *lineage,
 			uint64_t epoch, const struct store_call *call,
-			char ret_node[256], struct hib_error *error);
+			struct epoch *ret, struct hib_error *error);
 
 /*
  * Gives an epoch back that was taken for a resume which then failed: nothing
@@ -84,39 +86,14 @@ int snapshot_read(struct store *store, const struct lineage *lineage,
 		  struct manifest **ret_manifest, struct chunk_table **ret_table,
 		  struct hib_error *error);
 
-/* bucket.json: which snapshot of each shard makes up the paused bucket. */
-#define BUCKET_INDEX_FORMAT "hibfs-bucket"
-#define BUCKET_INDEX_VERSION 1
-
-struct bucket_shard {
-	char *name; /* bytes */
-	uint64_t seq, epoch;
-	uint64_t logical_bytes, files;
-};
-
-struct bucket_index {
-	char uuid[UUID_TEXT_BYTES]; /* of the bucket, made at its first pause */
-	char *bucket; /* bytes: its name when it was paused */
-	char node[256];
-	int64_t written_ms;
-	struct bucket_shard *shards; /* sorted by name */
-	size_t shard_count;
-};
-
-struct bucket_index *bucket_index_free(struct bucket_index *index);
-/* A new empty one with a fresh uuid. */
-struct bucket_index *bucket_index_new(const char *bucket);
-/* Adds or replaces the entry of that shard; copies. */
-int bucket_index_set(struct bucket_index *index, const struct bucket_shard *shard,
-		     struct hib_error *error);
-const struct bucket_shard *bucket_index_find(const struct bucket_index *index,
-					     const char *shard);
-
-/* -ENOENT: "no bucket.json: the bucket was never paused completely". */
-int bucket_index_read(struct store *store, const struct lineage *lineage,
+/*
+ * bucket.json of the bucket. -ENOENT when there is none: the bucket was never
+ * paused completely.
+ */
+int snapshot_read_bucket(struct store *store, const struct lineage *lineage,
 		      const struct store_call *call, struct bucket_index **ret,
 		      struct hib_error *error);
-int bucket_index_write(struct store *store, const struct lineage *lineage,
+int snapshot_write_bucket(struct store *store, const struct lineage *lineage,
 		       const struct bucket_index *index,
 		       const struct store_call *call, struct hib_error *error);
 

@@ -3,10 +3,11 @@
  * them: framing, parsing, the table of methods and its checks, replies. The
  * verbs themselves answer nothing.
  *
- * With libFuzzer: clang -fsanitize=fuzzer,address -DHIBFS_LIBFUZZER ...
- * Without: give files, or nothing to run over built-in seeds and mutations of
- * them (FUZZ_ROUNDS, 20000 by default). Any reply that is no line of JSON
- * aborts.
+ *	clang -fsanitize=fuzzer,address,undefined ...	libFuzzer
+ *	gcc -DFUZZ_MAIN -fsanitize=address,undefined ...	runs the files
+ *named, or without any FUZZ_ROUNDS (20,000) mutations of built-in seeds.
+ *
+ * A reply that is no line of JSON aborts.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -217,7 +218,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	return 0;
 }
 
-#ifndef HIBFS_LIBFUZZER
+#ifdef FUZZ_MAIN
 
 static const char *const seeds[] = {
 	"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n",

@@ -1,6 +1,7 @@
 """The control socket against clients that are wrong, hostile or dead, and what
 hibctl tells scripts."""
 
+import contextlib
 import json
 import os
 import random
@@ -350,16 +351,21 @@ def locks(hibfs, shard):
     return hibfs.ctl("list", shard)["shards"][0]["lock"]
 
 
-def popen_ctl(hibfs, *args, stdin=subprocess.PIPE):
-    """hibctl in the background."""
+@contextlib.contextmanager
+def popen_ctl(hibfs, *args):
+    """hibctl in the background; killed at the end if it still runs."""
     command = hibfs.ctl("version", as_json=False, check=False).args[:-1]
-    return subprocess.Popen(
+    with subprocess.Popen(
         [*command, *args],
-        stdin=stdin,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as client:
+        try:
+            yield client
+        finally:
+            client.kill()
 
 
 @pytest.mark.req("L5")

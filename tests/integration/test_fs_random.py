@@ -98,10 +98,12 @@ def test_many_processes_in_one_directory(
 def _disturb(seed, shard):
     """Random operations among those of others: only that they end counts."""
     twins = Twins(seed, shard, shard)
+    # Another's truncation turns a store through a mapping into SIGBUS.
+    twins.OPERATIONS = [o for o in twins.OPERATIONS if o[0] is not Twins.op_mmap]
     for _ in range(3000):
         try:
             twins.step()
         except (AssertionError, OSError, ValueError):
-            # What one step finds the next may not; mmap sees sizes change.
+            # What one call finds the next may not.
             pass
     twins.close()

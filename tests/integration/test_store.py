@@ -335,12 +335,11 @@ def test_a_failed_upload_in_parts_leaves_nothing(faulty):
     wait_until(lambda: faulty.bucket.uploads() == [], "the upload is aborted")
     assert faulty.bucket.keys() == []
     # A 200 whose body is an error, and the loss of the last answer.
-    faulty.proxy.fault(
-        "error", method="POST", path="uploadId", status=200, code="InternalError", count=1
-    )
+    last = {"method": "POST", "path": "uploadId", "count": 1}
+    faulty.proxy.fault("error", status=200, code="InternalError", **last)
     faulty.ok("put", "big", body)
     faulty.proxy.clear()
-    faulty.proxy.fault("late-error", method="POST", path="uploadId", count=1)
+    faulty.proxy.fault("late-error", **last)
     faulty.ok("put", "big2", body)
     assert faulty.bucket.uploads() == []
     assert faulty.ok("head", "big2").out.split()[0] == str(80 * MIB).encode()
