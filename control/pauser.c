@@ -329,6 +329,7 @@ static int write_bucket_index(struct pause_job *job, struct cancel *cancel,
 	struct store_call call = store_call_of(job, cancel);
 	struct bucket_index *index = NULL;
 	struct lineage lineage;
+	struct stat status;
 	int r;
 
 	r = lineage_init_bucket(&lineage, job->bucket, error);
@@ -336,6 +337,12 @@ static int write_bucket_index(struct pause_job *job, struct cancel *cancel,
 		r = read_bucket_index(job, &lineage, &call, &index, error);
 	if (r < 0)
 		return r;
+	if (fstatat(fs_source_fd(job->daemon->fs), job->bucket, &status,
+		    AT_SYMLINK_NOFOLLOW) == 0) {
+		index->mode = status.st_mode & 07777;
+		index->uid = status.st_uid;
+		index->gid = status.st_gid;
+	}
 	snprintf(index->node, sizeof(index->node), "%s",
 		 job->daemon->node.name);
 	index->written_ms = clock_realtime_ms();

@@ -90,6 +90,28 @@ static int refuse_foreign_owner(struct resume_job *job, struct resuming *s,
 		(unsigned long long)lineage->latest_epoch);
 }
 
+/* The bucket's own directory, as it was, on a node that has none. */
+static int make_bucket(struct resume_job *job, const struct bucket_index *index,
+		       struct hib_error *error)
+{
+	CLEANUP_CLOSE int fd = -EBADF;
+	int source = fs_source_fd(job->daemon->fs);
+	int r;
+
+	if (job->daemon->options->shard_depth == 1)
+		return 0;
+	if (faccessat(source, job->bucket, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return 0;
+	r = dir_make(source, job->bucket, 0755, &fd, error);
+	if (r < 0)
+		return r;
+	if (fchown(fd, index->uid, index->gid) < 0 ||
+	    fchmod(fd, index->mode) < 0)
+		return hib_fail_errno(error, errno,
+				      "give the bucket's directory its owner");
+	return 0;
+}
+
 static int find_snapshot(struct resume_job *job, struct resuming *s,
 			 const struct store_call *call, uint64_t *ret_epoch,
 			 struct hib_error *error)
@@ -105,6 +127,8 @@ static int find_snapshot(struct resume_job *job, struct resuming *s,
 	if (r < 0)
 		return r;
 	entry = bucket_index_find(index, shard_name(s->shard));
+	if (entry)
+		r = make_bucket(job, index, error);
 	if (entry) {
 		s->seq = entry->seq;
 		*ret_epoch = entry->epoch;
@@ -342,7 +366,7 @@ static int rename_to_live(struct resume_job *job, struct resuming *s,
 	shard_live_path(s->shard, live);
 	if (strrchr(live, '/')) {
 		*strrchr(live, '/') = 0;
-		r = dir_make(source, live, 0755, &parent, error);
+		r = dir_open(source, live, &parent, error);
 	} else {
 		r = dir_open(source, ".", &parent, error);
 	}
@@ -436,7 +460,6 @@ static int begin_bucket(struct resume_job *job, struct hib_error *error)
 		.cancel = task_cancel(job->task),
 		.progress = task_progress(job->task),
 	};
-	CLEANUP_CLOSE int bucket_fd = -EBADF;
 	struct bucket_index *index = NULL;
 	struct lineage bucket;
 	int r = lineage_init_bucket(&bucket, job->bucket, error);
@@ -461,10 +484,9 @@ static int begin_bucket(struct resume_job *job, struct hib_error *error)
 		if (r == 0)
 			add_shard(job, shard);
 	}
+	if (r == 0)
+		r = make_bucket(job, index, error);
 	bucket_index_free(index);
-	if (r == 0 && job->daemon->options->shard_depth == 2)
-		r = dir_make(fs_source_fd(job->daemon->fs), job->bucket, 0755,
-			     &bucket_fd, error);
 	return r;
 }
 

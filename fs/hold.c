@@ -64,6 +64,7 @@ struct hold_set {
 	bool opening, opened; /* mount_fd */
 	int mount_fd; /* in the threads' table; or a negative errno */
 	bool look_again, released;
+	bool releasing; /* its owner still answers */
 };
 
 struct hold_pool {
@@ -231,7 +232,7 @@ static void drop_if_over_locked(struct hold_set *set)
 {
 	struct hold_set **link = &set->pool->sets;
 
-	if (set->jobs_left > 0 || !set->released)
+	if (set->jobs_left > 0 || !set->released || set->releasing)
 		return;
 	while (*link != set)
 		link = &(*link)->next;
@@ -589,9 +590,7 @@ struct hold_set *hold_set_release(struct hold_set *set,
 		return NULL;
 	pool = set->pool;
 	pthread_mutex_lock(&pool->lock);
-	/* Until the end of the loop this job keeps the set. */
-	set->jobs_left++;
-	set->released = true;
+	set->released = set->releasing = true;
 	for (i = 0; i < set->count; i++) {
 		uint64_t unique = set->targets[i].unique;
 
@@ -601,22 +600,23 @@ struct hold_set *hold_set_release(struct hold_set *set,
 		answer(arg, unique);
 		pthread_mutex_lock(&pool->lock);
 	}
-	set->jobs_left--;
+	set->releasing = false;
 	drop_if_over_locked(set);
 	pthread_mutex_unlock(&pool->lock);
 	return NULL;
 }
 
-static void held_locked(struct hold_set *set, size_t index, uint64_t unique)
+static bool keep_locked(struct hold_set *set, size_t index, uint64_t unique)
 {
 	struct hold_target *target = &set->targets[index];
 
+	if (set->released || target->state != HOLD_PENDING)
+		return false;
 	target->unique = unique;
-	if (target->state != HOLD_PENDING)
-		return;
 	target->state = HOLD_HELD;
 	if (--set->pending == 0)
 		pthread_cond_broadcast(&set->changed);
+	return true;
 }
 
 bool hold_take(struct hold_pool *pool, const struct request *request,
@@ -633,10 +633,8 @@ bool hold_take(struct hold_pool *pool, const struct request *request,
 	set = pool->sets;
 	while (set && set->id != request->atime_ns)
 		set = set->next;
-	if (set && !set->released && request->mtime_ns < set->count) {
-		held_locked(set, request->mtime_ns, request->unique);
-		kept = true;
-	}
+	if (set && request->mtime_ns < set->count)
+		kept = keep_locked(set, request->mtime_ns, request->unique);
 	pthread_mutex_unlock(&pool->lock);
 	*ret_answer = !kept;
 	return true;

@@ -278,16 +278,20 @@ struct victim victim_hold(struct fs *fs, struct inode *parent, int parent_fd,
 {
 	struct victim victim = { .fs = fs, .fd = -1 };
 	struct fuse_entry_param entry;
+	struct stat attr;
 	struct inode *inode;
 
+	if (fstatat(parent_fd, name, &attr, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    S_ISREG(attr.st_mode))
+		return victim;
+	if (attr.st_nlink > 1 && !S_ISDIR(attr.st_mode))
+		return victim;
 	if (ops_lookup(fs, parent, parent_fd, name, &entry) < 0)
 		return victim;
 	inode = fs_inode(fs, entry.ino);
-	if (entry.attr.st_nlink == 1 || S_ISDIR(entry.attr.st_mode)) {
-		victim.fd = inode_fd_get(&fs->inodes, inode);
-		if (victim.fd >= 0)
-			victim.inode = inode;
-	}
+	victim.fd = inode_fd_get(&fs->inodes, inode);
+	if (victim.fd >= 0)
+		victim.inode = inode;
 	ops_forget_entry(fs, &entry);
 	return victim;
 }

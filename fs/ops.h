@@ -67,13 +67,14 @@ void ops_forget_entry(struct fs *fs, const struct fuse_entry_param *entry);
 
 /*
  * What is about to lose its last name. Whoever has it open without the daemon
- * knowing (O_PATH, a fifo, a working directory) may still ask about it, and its
- * file handle may not find it then: so it keeps a descriptor as long as the
- * kernel knows it.
+ * knowing (a fifo, a working directory) may still ask about it, and its file
+ * handle may not find it then: so it keeps a descriptor as long as the kernel
+ * knows it. Regular files go without: an open one lives through its backing id
+ * or the daemon's descriptor, and it would cost a third of the unlinks a second.
  */
 struct victim {
 	struct fs *fs;
-	struct inode *inode; /* NULL: nothing there, or it has more names */
+	struct inode *inode; /* NULL: nothing to be kept */
 	int fd;
 };
 struct victim victim_hold(struct fs *fs, struct inode *parent, int parent_fd,

@@ -28,6 +28,7 @@ struct bucket_index *bucket_index_new(const char *bucket)
 	if (index) {
 		uuid_new(index->uuid);
 		snprintf(index->bucket, sizeof(index->bucket), "%s", bucket);
+		index->mode = 0755;
 	}
 	return index;
 }
@@ -113,6 +114,9 @@ static json_t *index_json(const struct bucket_index *index)
 	    json_object_set_new(object, "node", document_name(index->node)) ||
 	    json_object_set_new(object, "written_ms",
 				json_integer(index->written_ms)) ||
+	    json_object_set_new(object, "mode", json_integer(index->mode)) ||
+	    json_object_set_new(object, "uid", json_integer(index->uid)) ||
+	    json_object_set_new(object, "gid", json_integer(index->gid)) ||
 	    json_object_set(object, "shards", shards)) {
 		json_decref(object);
 		object = NULL;
@@ -162,6 +166,28 @@ static int parse_shard(const char *label, const json_t *object,
 		       0;
 }
 
+static int parse_owner(const char *label, const json_t *object,
+		       struct bucket_index *index, struct hib_error *error)
+{
+	uint64_t mode, uid, gid;
+	int r = document_get_u64(label, object, "mode", &mode, error);
+
+	if (r == 0)
+		r = document_get_u64(label, object, "uid", &uid, error);
+	if (r == 0)
+		r = document_get_u64(label, object, "gid", &gid, error);
+	if (r < 0)
+		return r;
+	if (mode > 07777 || uid >= UINT32_MAX || gid >= UINT32_MAX)
+		return hib_fail(error, EBADMSG,
+				"%s is broken: mode, uid or gid out of range",
+				label);
+	index->mode = (uint32_t)mode;
+	index->uid = (uint32_t)uid;
+	index->gid = (uint32_t)gid;
+	return 0;
+}
+
 static int parse_object(const char *label, const json_t *object,
 			struct bucket_index *index, struct hib_error *error)
 {
@@ -178,6 +204,8 @@ static int parse_object(const char *label, const json_t *object,
 	if (r == 0)
 		r = document_get_i64(label, object, "written_ms",
 				     &index->written_ms, error);
+	if (r == 0)
+		r = parse_owner(label, object, index, error);
 	if (r < 0)
 		return r;
 	if (!uuid_is_valid(index->uuid) || !json_is_array(shards) ||

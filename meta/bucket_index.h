@@ -30,6 +30,8 @@ struct bucket_index {
 	char bucket[256]; /* bytes: its name when it was paused */
 	char node[256];
 	int64_t written_ms; /* wall clock */
+	/* of the bucket's own directory, for a node that has none */
+	uint32_t mode, uid, gid;
 	struct bucket_shard *shards; /* sorted by name */
 	size_t shard_count;
 };
