@@ -108,10 +108,10 @@ static struct captured_file *find_before(struct capture *capture,
 {
 	struct captured_file wanted = { .identity = *identity };
 
-	return capture->file_count ?
-		       bsearch(&wanted, capture->files, capture->file_count,
-			       sizeof(wanted), compare_files) :
-		       NULL;
+	return capture->file_count
+		       ? bsearch(&wanted, capture->files, capture->file_count,
+				 sizeof(wanted), compare_files)
+		       : NULL;
 }
 
 /* The first name of an inode carries its contents. */
@@ -154,9 +154,9 @@ static uint32_t chunk_bytes_of(const struct capture *capture,
 			       const struct manifest_entry *entry)
 {
 	const struct manifest_entry *before =
-		capture->parent_manifest ?
-			manifest_find(capture->parent_manifest, entry->path) :
-			NULL;
+		capture->parent_manifest
+			? manifest_find(capture->parent_manifest, entry->path)
+			: NULL;
 
 	if (before && before->type == ENTRY_FILE && before->chunk_bytes)
 		return before->chunk_bytes;
@@ -201,8 +201,8 @@ static int collect_files(struct capture *capture,
 			file->identity = identities[i];
 			file->source.size = identities[i].size;
 			file->source.chunk_bytes =
-				before ? before->source.chunk_bytes :
-					 chunk_bytes_of(capture,
+				before ? before->source.chunk_bytes
+				       : chunk_bytes_of(capture,
 							&manifest->entries[i]);
 			file->read = true;
 		}
@@ -242,9 +242,8 @@ static int open_source(void *arg, size_t index, const char **ret_path,
 	 * A size other than the walk's stays as it was walked: the next round
 	 * sees the difference and reads the file again.
 	 */
-	identity.size = file->source.size == identity.size ?
-				identity.size :
-				file->source.size;
+	identity.size = file->source.size == identity.size ? identity.size
+							   : file->source.size;
 	pthread_mutex_lock(&capture->lock);
 	if (!file->noted) {
 		if (compare_identities(&identity, &file->identity) == 0)
@@ -356,9 +355,10 @@ int capture_verify(struct capture *capture, struct cancel *cancel,
 		    noted->size != now.size ||
 		    noted->ctime.tv_sec != now.ctime.tv_sec ||
 		    noted->ctime.tv_nsec != now.ctime.tv_nsec)
-			return hib_fail(error, ESTALE,
-					"\"%s\" changed while its shard was locked (a store through a shared mapping, or a change past the mount); nothing was committed, try again",
-					path);
+			return hib_fail(
+				error, ESTALE,
+				"\"%s\" changed while its shard was locked (a store through a shared mapping, or a change past the mount); nothing was committed, try again",
+				path);
 	}
 	return 0;
 }
@@ -382,8 +382,8 @@ int capture_finish(struct capture *capture, const struct engine_call *call,
 		struct manifest_entry *entry =
 			&capture->manifest->entries[file->entry];
 
-		r = snapshot_writer_append(capture->writer, &file->source, table,
-					   &entry->first_chunk, error);
+		r = snapshot_writer_append(capture->writer, &file->source,
+					   table, &entry->first_chunk, error);
 		entry->chunk_count = file->source.ret_record_count;
 		entry->chunk_bytes = file->source.chunk_bytes;
 		entry->size = file->source.size;

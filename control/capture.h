@@ -38,7 +38,8 @@ struct capture *capture_free(struct capture *capture);
 /* What a round found. */
 struct capture_round {
 	uint64_t files, bytes; /* in the shard */
-	uint64_t changed_files, changed_bytes; /* of these, read in this round */
+	uint64_t changed_files,
+		changed_bytes; /* of these, read in this round */
 };
 
 /* Walks the shard and reads what changed. */

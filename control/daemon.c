@@ -71,9 +71,9 @@ static json_t *name_json(const char *name)
 	CLEANUP(buffer_done)
 	struct buffer text = BUFFER_INIT(TARGET_TEXT_BYTES);
 
-	return target_format(&text, name, NULL, 2) < 0 ?
-		       NULL :
-		       json_string(buffer_string(&text));
+	return target_format(&text, name, NULL, 2) < 0
+		       ? NULL
+		       : json_string(buffer_string(&text));
 }
 
 static json_t *operation_json(struct shard *shard)
@@ -110,17 +110,17 @@ static json_t *shard_json(struct daemon *daemon, struct shard *shard)
 		name_json(shard_bucket(shard)), "shard",
 		name_json(shard_name(shard)), "state",
 		shard_state_name(record.state), "bytes",
-		record.seq ? json_integer((json_int_t)record.logical_bytes) :
-			     json_null(),
+		record.seq ? json_integer((json_int_t)record.logical_bytes)
+			   : json_null(),
 		"files",
-		record.seq ? json_integer((json_int_t)record.files) :
-			     json_null(),
+		record.seq ? json_integer((json_int_t)record.files)
+			   : json_null(),
 		"seq", number_or_null(record.seq), "epoch",
 		number_or_null(record.epoch), "stub", record.stub, "operation",
 		operation_json(shard), "lock", lock_json(daemon, shard),
 		"changed_ms", number_or_null((uint64_t)record.changed_ms),
-		"error", record.error[0] ? json_string(record.error) :
-					   json_null());
+		"error",
+		record.error[0] ? json_string(record.error) : json_null());
 }
 
 int daemon_list(struct daemon *daemon, const char *target, json_t **ret,
@@ -165,8 +165,8 @@ static json_t *filesystem_json(struct daemon *daemon)
 	return json_pack(
 		"{s:b, s:o, s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "passthrough",
 		status.passthrough, "passthrough_reason",
-		status.passthrough ? json_null() :
-				     json_string(status.passthrough_reason),
+		status.passthrough ? json_null()
+				   : json_string(status.passthrough_reason),
 		"libfuse_version", status.libfuse_version, "kernel_protocol",
 		protocol, "inodes", (json_int_t)status.inodes,
 		"open_descriptors", (json_int_t)status.open_descriptors,
@@ -189,8 +189,8 @@ static json_t *store_json(struct daemon *daemon)
 		(json_int_t)stats.retries, "errors", (json_int_t)stats.errors,
 		"bytes_sent", (json_int_t)stats.bytes_sent, "bytes_received",
 		(json_int_t)stats.bytes_received, "under_way",
-		(json_int_t)stats.under_way, "queued",
-		(json_int_t)stats.queued, "last_success_ms",
+		(json_int_t)stats.under_way, "queued", (json_int_t)stats.queued,
+		"last_success_ms",
 		number_or_null((uint64_t)stats.last_success_ms),
 		"last_failure_ms",
 		number_or_null((uint64_t)stats.last_failure_ms), "last_error",
@@ -256,13 +256,12 @@ static json_t *locked_json(struct shard *const *list,
 
 	for (size_t i = 0; i < count; i++)
 		json_array_append_new(
-			array,
-			json_pack("{s:s, s:i, s:I, s:f}", "target",
-				  shard_text(list[i]), "count",
-				  (int)results[i].count, "held_inodes",
-				  (json_int_t)results[i].held_inodes,
-				  "freeze_ms",
-				  (double)results[i].freeze_ns / 1e6));
+			array, json_pack("{s:s, s:i, s:I, s:f}", "target",
+					 shard_text(list[i]), "count",
+					 (int)results[i].count, "held_inodes",
+					 (json_int_t)results[i].held_inodes,
+					 "freeze_ms",
+					 (double)results[i].freeze_ns / 1e6));
 	return array;
 }
 
@@ -303,9 +302,10 @@ int daemon_lock(struct daemon *daemon, const struct daemon_lock_params *params,
 		return r;
 	*ret = json_pack("{s:s, s:o, s:o}", "owner", request.owner,
 			 "expires_ms",
-			 request.ttl_ms ? json_integer(clock_realtime_ms() +
-						       (json_int_t)request.ttl_ms) :
-					  json_null(),
+			 request.ttl_ms
+				 ? json_integer(clock_realtime_ms() +
+						(json_int_t)request.ttl_ms)
+				 : json_null(),
 			 "shards", locked_json(list, results, count));
 	return *ret ? 0 : no_memory(error);
 }
@@ -341,9 +341,9 @@ int daemon_unlock(struct daemon *daemon, const char *text, const char *owner,
 			json_pack("{s:s, s:i, s:o}", "target",
 				  shard_text(list[i]), "count",
 				  (int)results[i].count, "changed",
-				  results[i].changed[0] ?
-					  json_string(results[i].changed) :
-					  json_null()));
+				  results[i].changed[0]
+					  ? json_string(results[i].changed)
+					  : json_null()));
 	}
 	*ret = json_pack("{s:b, s:o}", "released", released, "shards", array);
 	if (*ret && !released)
@@ -396,7 +396,8 @@ static void end_all(struct shard **list, size_t count)
 		shard_end(list[--count]);
 }
 
-/* Those that are to be paused: of a bucket, the hibernated ones stay as they are. */
+/* Those that are to be paused: of a bucket, the hibernated ones stay as they
+ * are. */
 static int choose_for_pause(struct shard **list, size_t *count,
 			    struct hib_error *error)
 {
@@ -416,8 +417,9 @@ static int choose_for_pause(struct shard **list, size_t *count,
 		list[kept++] = list[i];
 	}
 	if (all && !kept)
-		return hib_fail(error, EALREADY,
-				"every shard of the bucket is hibernated already");
+		return hib_fail(
+			error, EALREADY,
+			"every shard of the bucket is hibernated already");
 	*count = kept;
 	return 0;
 }
@@ -582,7 +584,8 @@ int daemon_cancel(struct daemon *daemon, const char *id, json_t **ret,
 	if (task_has_ended(task))
 		message = "the task has ended already";
 	else if (!task_request_cancel(task))
-		message = "the task is past the point of no return and will complete";
+		message =
+			"the task is past the point of no return and will complete";
 	task_unref(task);
 	*ret = json_pack("{s:b}", "cancelled", message == NULL);
 	if (*ret && message)

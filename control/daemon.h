@@ -36,10 +36,10 @@ struct daemon;
 /*
  * {"shards": [{"target", "bucket", "shard", "state", "bytes", "files", "seq",
  * "epoch", "stub", "operation": {"kind", "task", "owner"}, "lock": {"owner",
- * "count", "deny", "since_ms", "expires_ms"}, "changed_ms", "error"}]} sorted by
- * target; names in their target form (target.h). bytes, files, seq and epoch are
- * the latest snapshot's, null when there is none; operation and lock are null
- * when there is none; a lock's operation has an owner, the others a task.
+ * "count", "deny", "since_ms", "expires_ms"}, "changed_ms", "error"}]} sorted
+ * by target; names in their target form (target.h). bytes, files, seq and epoch
+ * are the latest snapshot's, null when there is none; operation and lock are
+ * null when there is none; a lock's operation has an owner, the others a task.
  * `target` NULL: everything.
  */
 int daemon_list(struct daemon *daemon, const char *target, json_t **ret,

@@ -42,13 +42,14 @@ static int move_to_stub(struct daemon *daemon, struct shard *shard,
 	r = dir_open(source, live, &bucket_fd, error);
 	if (r < 0)
 		return r;
-	if (faccessat(bucket_fd, shard_name(shard), F_OK,
-		      AT_SYMLINK_NOFOLLOW) < 0)
-		return errno == ENOENT ?
-			       0 :
-			       hib_fail_errno(error, errno,
-					      "look for the live directory of %s",
-					      shard_text(shard));
+	if (faccessat(bucket_fd, shard_name(shard), F_OK, AT_SYMLINK_NOFOLLOW) <
+	    0)
+		return errno == ENOENT
+			       ? 0
+			       : hib_fail_errno(
+					 error, errno,
+					 "look for the live directory of %s",
+					 shard_text(shard));
 	/* a stub from before a crash is not there: resume has moved it away */
 	r = trash_path(daemon, stub_fd, "tree", error);
 	if (r < 0)
@@ -62,7 +63,7 @@ static int move_to_stub(struct daemon *daemon, struct shard *shard,
 }
 
 int evict_shard(struct daemon *daemon, struct shard *shard, bool purge,
-		 uint64_t *ret_freed_bytes, struct hib_error *error)
+		uint64_t *ret_freed_bytes, struct hib_error *error)
 {
 	CLEANUP_CLOSE int tree = -EBADF;
 	char stub[SHARD_PATH_BYTES];
@@ -94,7 +95,7 @@ int evict_shard(struct daemon *daemon, struct shard *shard, bool purge,
 	if (r == 0)
 		r = fault_point("pause.hibernated.before");
 	if (r == 0)
-		r = shard_step(shard, SHARD_EVICTED, set_stub, &keep,
-			       NULL, error);
+		r = shard_step(shard, SHARD_EVICTED, set_stub, &keep, NULL,
+			       error);
 	return r < 0 ? hib_wrap(error, r, "evict %s", shard_text(shard)) : 0;
 }

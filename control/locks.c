@@ -286,10 +286,10 @@ int locks_release(struct locks *locks, struct shard **shards, size_t count,
 
 		if (locks_info(locks, shards[i], &info) &&
 		    strcmp(info.owner, owner) != 0)
-			return hib_fail(error, EPERM,
-					"%s is locked by \"%s\", not by \"%s\": only its owner may unlock it",
-					shard_text(shards[i]), info.owner,
-					owner);
+			return hib_fail(
+				error, EPERM,
+				"%s is locked by \"%s\", not by \"%s\": only its owner may unlock it",
+				shard_text(shards[i]), info.owner, owner);
 	}
 	for (size_t i = 0; i < count; i++) {
 		struct lock *lock;

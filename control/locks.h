@@ -45,7 +45,8 @@ int locks_acquire(struct locks *locks, struct shard **shards, size_t count,
 struct unlock_result {
 	bool held; /* by the owner, before */
 	unsigned count; /* left */
-	char changed[HIB_ERROR_MESSAGE_BYTES]; /* a store through a mapping was seen: message */
+	char changed[HIB_ERROR_MESSAGE_BYTES]; /* a store through a mapping was
+						  seen: message */
 };
 
 /*

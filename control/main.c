@@ -125,8 +125,9 @@ static int parse_arguments(struct program *program, int argc, char **argv,
 		}
 	}
 	if (argc - optind != 2)
-		return hib_fail(error, EINVAL,
-				"two arguments are needed, SOURCE and MOUNTPOINT; see hibfs --help");
+		return hib_fail(
+			error, EINVAL,
+			"two arguments are needed, SOURCE and MOUNTPOINT; see hibfs --help");
 	program->source = realpath(argv[optind], NULL);
 	if (!program->source)
 		return hib_fail_errno(error, errno, "the source %s",
@@ -169,8 +170,8 @@ static int find_mountpoint(struct program *program, const char *path,
 			     slash ? slash + 1 : copy) < 0)
 			program->mountpoint = NULL;
 	}
-	return program->mountpoint ? 0 :
-				     hib_fail(error, ENOMEM, "out of memory");
+	return program->mountpoint ? 0
+				   : hib_fail(error, ENOMEM, "out of memory");
 }
 
 static int find_group(const char *text, gid_t *ret, struct hib_error *error)

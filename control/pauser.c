@@ -88,13 +88,13 @@ static int take_epoch(struct pause_job *job, struct pausing *p, uint64_t epoch,
 	int r;
 
 	r = snapshot_take_epoch(job->daemon->store, &p->lineage, epoch,
-				job->daemon->node.name,
-				task_id(job->task), call, &unfenced, error);
+				job->daemon->node.name, task_id(job->task),
+				call, &unfenced, error);
 	if (r == -EEXIST)
-		return hib_fail(error, EBUSY,
-				"another node has just become the owner of %s (epoch %llu)",
-				shard_text(p->shard),
-				(unsigned long long)epoch);
+		return hib_fail(
+			error, EBUSY,
+			"another node has just become the owner of %s (epoch %llu)",
+			shard_text(p->shard), (unsigned long long)epoch);
 	if (r < 0)
 		return r;
 	p->epoch = epoch;
@@ -123,23 +123,25 @@ static int own_lineage(struct pause_job *job, struct pausing *p,
 		return 0;
 	}
 	if (lineage.latest_epoch > record.epoch && !job->params.adopt)
-		return record.epoch == 0 ?
-			       hib_fail(
-				       error, EEXIST,
-				       "the store already holds snapshots of %s (epoch %llu, snapshot %llu) that this directory was not resumed from; give --adopt to go on with them as its history, or use another store or prefix",
-				       shard_text(p->shard),
-				       (unsigned long long)lineage.latest_epoch,
-				       (unsigned long long)lineage.latest_seq) :
-			       hib_fail(
-				       error, ESTALE,
-				       "another node has taken over %s (epoch %llu, here %llu): this copy is out of date and cannot be committed; it stays live here, untouched",
-				       shard_text(p->shard),
-				       (unsigned long long)lineage.latest_epoch,
-				       (unsigned long long)record.epoch);
+		return record.epoch == 0
+			       ? hib_fail(
+					 error, EEXIST,
+					 "the store already holds snapshots of %s (epoch %llu, snapshot %llu) that this directory was not resumed from; give --adopt to go on with them as its history, or use another store or prefix",
+					 shard_text(p->shard),
+					 (unsigned long long)
+						 lineage.latest_epoch,
+					 (unsigned long long)lineage.latest_seq)
+			       : hib_fail(
+					 error, ESTALE,
+					 "another node has taken over %s (epoch %llu, here %llu): this copy is out of date and cannot be committed; it stays live here, untouched",
+					 shard_text(p->shard),
+					 (unsigned long long)
+						 lineage.latest_epoch,
+					 (unsigned long long)record.epoch);
 	return take_epoch(job, p,
-			  (lineage.latest_epoch > record.epoch ?
-				   lineage.latest_epoch :
-				   record.epoch) +
+			  (lineage.latest_epoch > record.epoch
+				   ? lineage.latest_epoch
+				   : record.epoch) +
 				  1,
 			  call, error);
 }
@@ -158,9 +160,10 @@ static int read_parent(struct pause_job *job, struct pausing *p,
 	r = snapshot_read(job->daemon->store, &p->lineage, p->parent_seq, call,
 			  ret_manifest, ret_table, &parent_error);
 	if (r == -EBADMSG || r == -ENOENT || r == -EPROTONOSUPPORT) {
-		log_warning(job->daemon->log,
-			    "pause of %s: the latest snapshot cannot be used, everything is uploaded anew: %s",
-			    shard_text(p->shard), parent_error.message);
+		log_warning(
+			job->daemon->log,
+			"pause of %s: the latest snapshot cannot be used, everything is uploaded anew: %s",
+			shard_text(p->shard), parent_error.message);
 		p->parent_seq = 0;
 		return 0;
 	}
@@ -170,7 +173,7 @@ static int read_parent(struct pause_job *job, struct pausing *p,
 }
 
 static int prepare(struct pause_job *job, struct pausing *p,
-		struct cancel *cancel, struct hib_error *error)
+		   struct cancel *cancel, struct hib_error *error)
 {
 	struct store_call store_call = store_call_of(job, cancel);
 	struct engine_call call = { cancel, task_progress(job->task) };
@@ -212,7 +215,7 @@ static int prepare(struct pause_job *job, struct pausing *p,
 /* ---- 3. last round ---- */
 
 static int last_round(struct pause_job *job, struct pausing *p,
-		struct cancel *cancel, struct hib_error *error)
+		      struct cancel *cancel, struct hib_error *error)
 {
 	struct engine_call call = { cancel, task_progress(job->task) };
 	struct fs *fs = job->daemon->fs;
@@ -258,7 +261,7 @@ static int fill_header(struct pause_job *job, struct pausing *p)
 }
 
 static int commit(struct pause_job *job, struct pausing *p,
-		struct cancel *cancel, struct hib_error *error)
+		  struct cancel *cancel, struct hib_error *error)
 {
 	struct store_call call = store_call_of(job, cancel);
 	int r;
@@ -268,10 +271,11 @@ static int commit(struct pause_job *job, struct pausing *p,
 	r = snapshot_commit(job->daemon->store, &p->lineage, p->manifest,
 			    p->table, &call, error);
 	if (r == -EEXIST)
-		return hib_fail(error, ESTALE,
-				"somebody else committed snapshot %llu of %s in the meantime; nothing was evicted here, pause again",
-				(unsigned long long)p->manifest->seq,
-				shard_text(p->shard));
+		return hib_fail(
+			error, ESTALE,
+			"somebody else committed snapshot %llu of %s in the meantime; nothing was evicted here, pause again",
+			(unsigned long long)p->manifest->seq,
+			shard_text(p->shard));
 	p->seq = p->manifest->seq;
 	return r;
 }
@@ -306,7 +310,7 @@ static int read_bucket_index(struct pause_job *job,
 	if (!index)
 		return hib_fail(error, ENOMEM, "out of memory");
 	r = snapshot_read_bucket(job->daemon->store, lineage, call, &before,
-			      error);
+				 error);
 	if (r == 0)
 		memcpy(index->uuid, before->uuid, sizeof(index->uuid));
 	else if (r == -ENOENT)
@@ -360,7 +364,7 @@ static int write_bucket_index(struct pause_job *job, struct cancel *cancel,
 	}
 	if (r == 0)
 		r = snapshot_write_bucket(job->daemon->store, &lineage, index,
-				       &call, error);
+					  &call, error);
 	bucket_index_free(index);
 	return r;
 }
@@ -379,13 +383,13 @@ static void set_committed(void *arg, struct shard_record *record)
 }
 
 static int evict(struct pause_job *job, struct pausing *p,
-		struct cancel *cancel, struct hib_error *error)
+		 struct cancel *cancel, struct hib_error *error)
 {
 	uint64_t freed = 0;
 
 	(void)cancel;
 	return evict_shard(job->daemon, p->shard, job->params.purge, &freed,
-			    error);
+			   error);
 }
 
 /* All COMMITTED before the first is evicted: the bucket goes as a whole. */
@@ -425,8 +429,8 @@ static int start_all(struct pause_job *job, struct hib_error *error)
 				     shard_name(p->shard), error);
 
 		if (r == 0)
-			r = shard_step(p->shard, SHARD_PAUSE_START,
-				       set_task, task, NULL, error);
+			r = shard_step(p->shard, SHARD_PAUSE_START, set_task,
+				       task, NULL, error);
 		if (r < 0)
 			return r;
 		p->stepped = true;
@@ -465,8 +469,7 @@ static void thaw_all(struct pause_job *job)
 
 static void set_failure(void *arg, struct shard_record *record)
 {
-	snprintf(record->error, sizeof(record->error), "%s",
-		 (const char *)arg);
+	snprintf(record->error, sizeof(record->error), "%s", (const char *)arg);
 	record->task[0] = 0;
 }
 
@@ -481,9 +484,10 @@ static void roll_back(struct pause_job *job, const char *message)
 			continue;
 		if (shard_step(p->shard, SHARD_PAUSE_FAILED, set_failure,
 			       (void *)(uintptr_t)message, NULL, &error) < 0)
-			log_error(job->daemon->log,
-				  "pause of %s: cannot record the roll back: %s",
-				  shard_text(p->shard), error.message);
+			log_error(
+				job->daemon->log,
+				"pause of %s: cannot record the roll back: %s",
+				shard_text(p->shard), error.message);
 		p->stepped = false;
 	}
 }

@@ -3,15 +3,18 @@
  * blocks. One task; the shards move in parallel, in steps that they take
  * together:
  *
- *	1. prepare	state PAUSING; epoch; parent snapshot; rounds without lock
+ *	1. prepare	state PAUSING; epoch; parent snapshot; rounds without
+ *lock
  *	2. freeze	all shards or none
  *	3. last round	what changed since; check that nothing did meanwhile;
  *			close: nobody has a file open
- *	4. commit	each shard's packs, chunk table, manifest; bucket.json last
+ *	4. commit	each shard's packs, chunk table, manifest; bucket.json
+ *last
  *	5. evict	COMMITTED; the tree becomes a stub; HIBERNATED; thaw
  *
  * Up to and including 4 a failure or a cancel leaves every shard live and
- * unlocked; from 5 on the pause is rolled forward, by the next start if it must.
+ * unlocked; from 5 on the pause is rolled forward, by the next start if it
+ *must.
  */
 #ifndef HIBFS_CONTROL_PAUSER_H
 #define HIBFS_CONTROL_PAUSER_H

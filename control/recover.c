@@ -41,7 +41,8 @@ static bool find_end(struct event_log *events, const char *id,
 
 	if (event_read(events, &filter, &list, NULL) < 0)
 		return false;
-	json_array_foreach(list, i, event) {
+	json_array_foreach(list, i, event)
+	{
 		description = json_string_value(
 			json_object_get(event, "description"));
 		description = description ? strrchr(description, ' ') : NULL;

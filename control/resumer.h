@@ -2,8 +2,8 @@
  * Resume: bring the shards of a target back from the store. One task; the
  * shards move in parallel, in steps that they take together:
  *
- *	1. prepare	state RESUMING; next epoch; bucket.json, manifest, table;
- *			is there room
+ *	1. prepare	state RESUMING; next epoch; bucket.json, manifest,
+ *table; is there room
  *	2. stage	skeleton and contents in .hibfs/staging/<task>/<n>, each
  *			chunk verified
  *	3. publish	one rename each; LIVE; the old stub goes to the trash

@@ -10,29 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
-#include "control/target.h"
-
-#define OWNER_BYTES 256
-#define SLOTS 4096
-
-struct shard {
-	struct shards *shards;
-	char bucket[TARGET_NAME_BYTES], name[TARGET_NAME_BYTES];
-	char text[TARGET_TEXT_BYTES];
-	struct shard *next_in_slot; /* guarded by shards->lock */
-	pthread_mutex_t lock;
-	struct shard_record record; /* guarded by lock */
-	bool has_record; /* guarded by lock */
-	enum operation operation; /* guarded by lock */
-	char owner[OWNER_BYTES]; /* of the operation; guarded by lock */
-	bool wanted; /* guarded by lock */
-};
-
-struct shards {
-	struct shards_config config;
-	pthread_mutex_t lock;
-	struct shard *slots[SLOTS]; /* guarded by lock */
-};
+#include "control/shards_internal.h"
 
 const char *operation_name(enum operation operation)
 {
@@ -55,7 +33,7 @@ static unsigned slot_of(const char *bucket, const char *name)
 	hash = (hash ^ '/') * 16777619u;
 	for (const char *p = name; *p; p++)
 		hash = (hash ^ (unsigned char)*p) * 16777619u;
-	return hash % SLOTS;
+	return hash % SHARD_SLOTS;
 }
 
 static struct shard *find_locked(struct shards *shards, const char *bucket,
@@ -172,7 +150,7 @@ struct shards *shards_close(struct shards *shards)
 {
 	if (!shards)
 		return NULL;
-	for (size_t i = 0; i < SLOTS; i++) {
+	for (size_t i = 0; i < SHARD_SLOTS; i++) {
 		while (shards->slots[i]) {
 			struct shard *shard = shards->slots[i];
 
@@ -185,7 +163,7 @@ struct shards *shards_close(struct shards *shards)
 	return NULL;
 }
 
-static bool is_directory(int dirfd, const char *path)
+bool shards_is_directory(int dirfd, const char *path)
 {
 	struct stat status;
 
@@ -198,7 +176,8 @@ bool shard_has_tree(struct shard *shard)
 	char path[SHARD_PATH_BYTES];
 
 	shard_live_path(shard, path);
-	return is_directory(fs_source_fd(shard->shards->config.fs), path);
+	return shards_is_directory(fs_source_fd(shard->shards->config.fs),
+				   path);
 }
 
 bool shard_has_stub(struct shard *shard)
@@ -206,7 +185,8 @@ bool shard_has_stub(struct shard *shard)
 	char path[SHARD_PATH_BYTES];
 
 	shard_stub_path(shard, path);
-	return is_directory(fs_source_fd(shard->shards->config.fs), path);
+	return shards_is_directory(fs_source_fd(shard->shards->config.fs),
+				   path);
 }
 
 bool shard_is_recorded(struct shard *shard)
@@ -241,8 +221,8 @@ int shards_find(struct shards *shards, const char *bucket, const char *name,
 			snprintf(path, sizeof(path), "%s", name);
 		else
 			snprintf(path, sizeof(path), "%s/%s", bucket, name);
-		if (make ||
-		    is_directory(fs_source_fd(shards->config.fs), path)) {
+		if (make || shards_is_directory(fs_source_fd(shards->config.fs),
+						path)) {
 			r = obtain(shards, bucket, name, &shard, error);
 			if (r < 0)
 				return r;
@@ -252,9 +232,10 @@ int shards_find(struct shards *shards, const char *bucket, const char *name,
 		char text[TARGET_TEXT_BYTES];
 
 		target_text(bucket, name, shards->config.shard_depth, text);
-		return hib_fail(error, ENOENT,
-				"there is no shard %s here; `hibctl list` shows those that are",
-				text);
+		return hib_fail(
+			error, ENOENT,
+			"there is no shard %s here; `hibctl list` shows those that are",
+			text);
 	}
 	if (fs_shard_place(shard_fs(shard)) == FS_PLACE_NONE &&
 	    shard_state(shard) == SHARD_LIVE && shard_has_tree(shard)) {
@@ -264,221 +245,6 @@ int shards_find(struct shards *shards, const char *bucket, const char *name,
 			return r;
 	}
 	*ret = shard;
-	return 0;
-}
-
-/* ---- what there is ---- */
-
-struct names {
-	int dirfd;
-	char **names;
-	size_t count, capacity;
-	int result;
-};
-
-static void names_done(struct names *names)
-{
-	for (size_t i = 0; i < names->count; i++)
-		free(names->names[i]);
-	free(names->names);
-}
-
-static int names_add(struct names *names, const char *name)
-{
-	if (names->count == names->capacity) {
-		size_t capacity = names->capacity ? 2 * names->capacity : 64;
-		char **grown = reallocarray(names->names, capacity,
-					    sizeof(*grown));
-
-		if (!grown)
-			return -ENOMEM;
-		names->names = grown;
-		names->capacity = capacity;
-	}
-	names->names[names->count] = strdup(name);
-	return names->names[names->count] ? (int)(names->count++, 0) : -ENOMEM;
-}
-
-static int add_directory(void *arg, const char *name, unsigned char d_type)
-{
-	struct names *names = arg;
-
-	if (strcmp(name, ".hibfs") == 0 ||
-	    (d_type != DT_DIR && d_type != DT_UNKNOWN) ||
-	    (d_type == DT_UNKNOWN && !is_directory(names->dirfd, name)))
-		return 0;
-	return names_add(names, name);
-}
-
-static int compare_names(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-static void names_sort_unique(struct names *names)
-{
-	size_t kept = 0;
-
-	if (names->count)
-		qsort(names->names, names->count, sizeof(*names->names),
-		      compare_names);
-	for (size_t i = 0; i < names->count; i++) {
-		if (kept && strcmp(names->names[kept - 1], names->names[i]) == 0)
-			free(names->names[i]);
-		else
-			names->names[kept++] = names->names[i];
-	}
-	names->count = kept;
-}
-
-static int list_directories(struct shards *shards, const char *path,
-			    struct names *names, struct hib_error *error)
-{
-	int r = dir_open(fs_source_fd(shards->config.fs), path, &names->dirfd,
-			 error);
-
-	if (r < 0)
-		return r;
-	r = dir_each(names->dirfd, add_directory, names, error);
-	names->dirfd = close_fd(names->dirfd);
-	return r;
-}
-
-/* The bucket (or, with `bucket`, shard) names of hibernated shards. */
-static int add_recorded(struct shards *shards, const char *bucket,
-			struct names *names)
-{
-	int r = 0;
-
-	pthread_mutex_lock(&shards->lock);
-	for (size_t i = 0; i < SLOTS && r == 0; i++) {
-		for (struct shard *shard = shards->slots[i]; shard && r == 0;
-		     shard = shard->next_in_slot) {
-			if (bucket && strcmp(shard->bucket, bucket) != 0)
-				continue;
-			if (shard_state(shard) != SHARD_LIVE)
-				r = names_add(names, bucket ? shard->name :
-							      shard->bucket);
-		}
-	}
-	pthread_mutex_unlock(&shards->lock);
-	return r;
-}
-
-int shards_buckets(struct shards *shards, char ***ret, size_t *ret_count,
-		   struct hib_error *error)
-{
-	struct names names = { .dirfd = -EBADF };
-	int r = list_directories(shards, ".", &names, error);
-
-	if (r == 0 && add_recorded(shards, NULL, &names) < 0)
-		r = hib_fail(error, ENOMEM, "out of memory");
-	if (r < 0) {
-		names_done(&names);
-		return r;
-	}
-	names_sort_unique(&names);
-	*ret = names.names;
-	*ret_count = names.count;
-	return 0;
-}
-
-static int shards_of_bucket(struct shards *shards, const char *bucket,
-			    struct shard ***list, size_t *count,
-			    struct hib_error *error)
-{
-	CLEANUP(names_done) struct names names = { .dirfd = -EBADF };
-	bool there = true;
-	int r;
-
-	if (shards->config.shard_depth == 1) {
-		r = names_add(&names, bucket);
-	} else {
-		r = list_directories(shards, bucket, &names, error);
-		there = r == 0;
-		if (r == -ENOENT)
-			r = 0;
-		if (r == 0)
-			r = add_recorded(shards, bucket, &names);
-	}
-	if (r < 0)
-		return r;
-	if (!there && !names.count)
-		return hib_fail(error, ENOENT,
-				"there is no bucket \"%s\" here; `hibctl list` shows those that are",
-				bucket);
-	names_sort_unique(&names);
-	for (size_t i = 0; i < names.count; i++) {
-		struct shard **grown = reallocarray(*list, *count + 1,
-						    sizeof(*grown));
-
-		if (!grown)
-			return hib_fail(error, ENOMEM, "out of memory");
-		*list = grown;
-		r = shards_find(shards, bucket, names.names[i], false,
-				&(*list)[*count], error);
-		if (r == -ENOENT && shards->config.shard_depth == 2)
-			continue; /* removed since we looked */
-		if (r < 0)
-			return r;
-		(*count)++;
-	}
-	return 0;
-}
-
-int shards_of(struct shards *shards, const char *bucket, struct shard ***ret,
-	      size_t *ret_count, struct hib_error *error)
-{
-	struct shard **list = NULL;
-	size_t count = 0;
-	int r = 0;
-
-	if (bucket) {
-		r = shards_of_bucket(shards, bucket, &list, &count, error);
-	} else {
-		struct names buckets = { .dirfd = -EBADF };
-
-		r = shards_buckets(shards, &buckets.names, &buckets.count,
-				   error);
-		for (size_t i = 0; i < buckets.count && r == 0; i++) {
-			r = shards_of_bucket(shards, buckets.names[i], &list,
-					     &count, error);
-			if (r == -ENOENT)
-				r = 0;
-		}
-		names_done(&buckets);
-	}
-	if (r < 0) {
-		free(list);
-		return r;
-	}
-	*ret = list;
-	*ret_count = count;
-	return 0;
-}
-
-int shards_recorded(struct shards *shards, struct shard ***ret,
-		    size_t *ret_count, struct hib_error *error)
-{
-	size_t count = 0, capacity = 0;
-	struct shard **list = NULL;
-
-	pthread_mutex_lock(&shards->lock);
-	for (size_t i = 0; i < SLOTS; i++)
-		for (struct shard *shard = shards->slots[i]; shard;
-		     shard = shard->next_in_slot)
-			capacity++;
-	list = calloc(capacity + 1, sizeof(*list));
-	for (size_t i = 0; i < SLOTS && list; i++)
-		for (struct shard *shard = shards->slots[i]; shard;
-		     shard = shard->next_in_slot)
-			if (shard_is_recorded(shard))
-				list[count++] = shard;
-	pthread_mutex_unlock(&shards->lock);
-	if (!list)
-		return hib_fail(error, ENOMEM, "out of memory");
-	*ret = list;
-	*ret_count = count;
 	return 0;
 }
 
@@ -534,9 +300,8 @@ int shard_begin(struct shard *shard, enum operation operation,
 			     shard->text, shard->owner);
 	else if (shard->operation != OPERATION_NONE)
 		r = hib_fail(error, EBUSY,
-			     "%s is busy: %s under way as task %s",
-			     shard->text, operation_name(shard->operation),
-			     shard->owner);
+			     "%s is busy: %s under way as task %s", shard->text,
+			     operation_name(shard->operation), shard->owner);
 	if (r == 0) {
 		shard->operation = operation;
 		snprintf(shard->owner, sizeof(shard->owner), "%s", owner);

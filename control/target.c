@@ -7,7 +7,8 @@
 #include "base/encode.h"
 #include "base/file.h"
 
-/* What stands for itself: everything printable but the two that mean something. */
+/* What stands for itself: everything printable but the two that mean something.
+ */
 static bool is_literal(unsigned char c)
 {
 	return c >= 0x20 && c != 0x7f && c != '/' && c != '%';
@@ -22,13 +23,15 @@ static int parse_part(const char *text, size_t size, const char *what,
 	struct buffer part = BUFFER_INIT(3 * TARGET_NAME_BYTES);
 
 	if (buffer_append(&part, text, size) < 0)
-		return hib_fail(error, EINVAL,
-				"the %s name in the target is longer than 255 bytes",
-				what);
+		return hib_fail(
+			error, EINVAL,
+			"the %s name in the target is longer than 255 bytes",
+			what);
 	if (decode_percent(&name, buffer_string(&part)) < 0)
-		return hib_fail(error, EINVAL,
-				"the %s name \"%s\" has a '%%' that two hexadecimal digits do not follow; write '%%25' for the character itself",
-				what, buffer_string(&part));
+		return hib_fail(
+			error, EINVAL,
+			"the %s name \"%s\" has a '%%' that two hexadecimal digits do not follow; write '%%25' for the character itself",
+			what, buffer_string(&part));
 	if (memchr(buffer_string(&name), 0, name.size) ||
 	    !name_is_plain(buffer_string(&name)) ||
 	    strcmp(buffer_string(&name), ".hibfs") == 0)
@@ -48,9 +51,10 @@ int target_parse(const char *text, unsigned shard_depth, struct target *ret,
 
 	if (shard_depth == 1) {
 		if (slash)
-			return hib_fail(error, EINVAL,
-					"the target \"%.300s\" has two parts, but with shard_depth=1 each directory of the mount is a shard: give its name alone",
-					text);
+			return hib_fail(
+				error, EINVAL,
+				"the target \"%.300s\" has two parts, but with shard_depth=1 each directory of the mount is a shard: give its name alone",
+				text);
 		r = parse_part(text, strlen(text), "shard", target.bucket,
 			       error);
 		memcpy(target.shard, target.bucket, sizeof(target.shard));

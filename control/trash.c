@@ -27,19 +27,20 @@ int trash_path(struct daemon *daemon, int dirfd, const char *name,
 	if (r < 0)
 		return hib_fail(error, -r, "fault point trash.rename.before");
 	if (renameat(dirfd, name, trash, uuid) < 0)
-		return errno == ENOENT ?
-			       0 :
-			       hib_fail_errno(error, errno,
-					      "move %s to the trash", name);
+		return errno == ENOENT
+			       ? 0
+			       : hib_fail_errno(error, errno,
+						"move %s to the trash", name);
 	r = dir_sync(dirfd, error);
 	if (r < 0)
 		return r;
 	if (fault_point("trash.remove.before") < 0)
 		return 0;
 	if (tree_remove(trash, uuid, &remove_error) < 0)
-		log_warning(daemon->log,
-			    "cannot empty the trash now, the next start will: %s",
-			    remove_error.message);
+		log_warning(
+			daemon->log,
+			"cannot empty the trash now, the next start will: %s",
+			remove_error.message);
 	return 0;
 }
 

@@ -154,9 +154,9 @@ static int check_one(void *arg, size_t index, struct cancel *cancel,
 	target_text(job->bucket, shard->name, job->daemon->options->shard_depth,
 		    text);
 	task_add_result(job->task, shard->name,
-			r == 0		    ? TASK_COMPLETED :
-			r == -ECANCELED ? TASK_STOPPED :
-					  TASK_FAILED,
+			r == 0		  ? TASK_COMPLETED
+			: r == -ECANCELED ? TASK_STOPPED
+					  : TASK_FAILED,
 			r < 0 ? error->message : NULL, lineage.prefix);
 	return r < 0 ? hib_wrap(error, r, "verify %s", text) : 0;
 }
@@ -176,11 +176,12 @@ static int run(struct job *base, struct daemon *daemon, struct task *task,
 	r = lineage_init_bucket(&bucket, job->bucket, error);
 	if (r == 0)
 		r = snapshot_read_bucket(daemon->store, &bucket, &call,
-				      &job->index, error);
+					 &job->index, error);
 	if (r == 0 && job->shard && !bucket_index_find(job->index, job->shard))
-		r = hib_fail(error, ENOENT,
-			     "bucket.json in %s%s does not name this shard: it was never paused completely",
-			     store_url(daemon->store), bucket.bucket_prefix);
+		r = hib_fail(
+			error, ENOENT,
+			"bucket.json in %s%s does not name this shard: it was never paused completely",
+			store_url(daemon->store), bucket.bucket_prefix);
 	if (r == 0)
 		r = parallel_run(job->index->shard_count, SHARDS_AT_ONCE,
 				 check_one, job, task_cancel(task), error);

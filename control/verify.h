@@ -1,8 +1,8 @@
 /*
  * Verify: is what the store holds of a paused bucket or shard complete and
  * sound? Reads bucket.json, each shard's manifest and chunk table, looks at
- * every pack's size, and with `read_data` fetches every chunk and checks its id.
- * A task; changes nothing anywhere.
+ * every pack's size, and with `read_data` fetches every chunk and checks its
+ * id. A task; changes nothing anywhere.
  */
 #ifndef HIBFS_CONTROL_VERIFY_H
 #define HIBFS_CONTROL_VERIFY_H

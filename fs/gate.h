@@ -54,13 +54,15 @@ struct gate {
 	pthread_cond_t changed; /* something in flight ended, a hold came */
 	bool deny; /* EROFS instead of parking; lock */
 	atomic_bool flushing; /* the kernel's dirty pages may still be written */
-	bool queued_for_replay; /* in gate_fs.replay; gate_fs.lock */
 	struct parked_queue parked; /* lock */
 	struct parked_queue waking; /* for fs_shard_woken(); lock */
-	struct freeze *freeze; /* what freeze.c knows while frozen; lock */
+	struct freeze *freeze; /* freeze.c's; lock */
+	struct hold_set *waiting; /* a freeze waits for it; lock */
 	/* Inodes that may be mapped for writing, by inode.noted_next; lock */
 	struct inode *noted;
-	struct fs_shard *next_replay; /* gate_fs.lock */
+	/* In gate_fs.replay_first...; gate_fs.lock */
+	bool replaying;
+	struct fs_shard *next_replay;
 };
 
 #define GATE_PARKED_SLOTS 256
@@ -93,6 +95,34 @@ void gate_shard_done(struct fs_shard *shard);
 bool gate_is_frozen(const struct fs_shard *shard);
 
 /*
+ * ---- For freeze.c ----
+ */
+
+/*
+ * Sets the mode, and waits until no change (frozen) or neither change nor open
+ * (closed) is in flight. -ETIMEDOUT at the deadline (CLOCK_MONOTONIC, ns).
+ */
+int gate_shut(struct fs_shard *shard, enum gate_mode mode,
+	      uint64_t deadline_ns);
+/* Lets the kernel write back what its cache holds; false: and no longer. */
+int gate_let_flush(struct fs_shard *shard, bool flushing, uint64_t deadline_ns);
+/* From closed back to frozen: what parked opens there are go on. */
+void gate_reopen(struct fs *fs, struct fs_shard *shard);
+/* To open, by way of draining. */
+void gate_drain(struct fs *fs, struct fs_shard *shard);
+/*
+ * Waits until condition(arg) or the deadline; it is asked again whenever
+ * something in flight ends and a file is closed. False at the deadline.
+ */
+bool gate_wait(struct fs_shard *shard, bool (*condition)(void *arg), void *arg,
+	       uint64_t deadline_ns);
+/*
+ * Is there a parked request for which the kernel holds the node's lock? Then
+ * it is as good as a hold, and stays until thaw, interrupted or not.
+ */
+bool gate_parks_lock_of(struct fs_shard *shard, uint64_t nodeid);
+
+/*
  * ---- For the threads that read requests ----
  */
 
@@ -103,7 +133,7 @@ enum gate_verdict {
 
 /* What a passing request counts in. */
 struct gate_token {
-	struct fs_shard *shards[3]; /* NULL where there is none */
+	struct fs_shard *shards[2]; /* NULL where there is none */
 	enum { TOKEN_CHANGE, TOKEN_OPEN, TOKEN_RELEASE } kind;
 };
 

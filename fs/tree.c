@@ -26,8 +26,8 @@ static int open_beneath(int dirfd, const char *path, int flags)
 	struct open_how how = {
 		.flags = (uint64_t)(unsigned)(flags | O_CLOEXEC | O_NOCTTY |
 					      O_NONBLOCK),
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
-			   RESOLVE_NO_XDEV,
+		.resolve =
+			RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV,
 	};
 	int fd;
 
@@ -54,12 +54,12 @@ int tree_open(int dirfd, const char *path, int flags, struct hib_error *error)
 	int fd = -EPERM;
 
 	if ((flags & O_ACCMODE) == O_RDONLY)
-		fd = is_long ? open_long(dirfd, path, flags | O_NOATIME, error) :
-			       open_beneath(dirfd, path, flags | O_NOATIME);
+		fd = is_long ? open_long(dirfd, path, flags | O_NOATIME, error)
+			     : open_beneath(dirfd, path, flags | O_NOATIME);
 	/* only the owner and root may leave atime alone */
 	if (fd == -EPERM)
-		fd = is_long ? open_long(dirfd, path, flags, error) :
-			       open_beneath(dirfd, path, flags);
+		fd = is_long ? open_long(dirfd, path, flags, error)
+			     : open_beneath(dirfd, path, flags);
 	return fd < 0 ? hib_fail_errno(error, -fd, "open \"%s\"", path) : fd;
 }
 
@@ -227,8 +227,8 @@ static int visit_name(void *arg, const char *name, unsigned char d_type)
 		return hib_fail(walk->error, ENOMEM, "out of memory");
 	item.path = path;
 	if (fstatat(walk->dirfd, name, &item.status, AT_SYMLINK_NOFOLLOW) < 0)
-		return errno == ENOENT ? 0 :
-					 hib_fail_errno(walk->error, errno,
+		return errno == ENOENT ? 0
+				       : hib_fail_errno(walk->error, errno,
 							"stat \"%s\"", path);
 	if (item.status.st_dev != walk->device)
 		return hib_fail(
@@ -259,7 +259,9 @@ static int walk_directory(struct walk *walk, int topfd, const char *path)
 int tree_walk(int dirfd, const struct tree_walk *config,
 	      struct hib_error *error)
 {
-	struct walk walk = { .config = config, .dirfd = -EBADF, .error = error };
+	struct walk walk = { .config = config,
+			     .dirfd = -EBADF,
+			     .error = error };
 	struct stat status;
 	int r;
 

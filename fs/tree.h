@@ -64,9 +64,9 @@ bool tree_identity_same(const struct tree_identity *before,
 			const struct tree_identity *now);
 
 /*
- * Builds the skeleton of a manifest into the empty directory dirfd: directories,
- * files of full size with no data, symlinks, hard links, special files, owners,
- * xattrs, ACLs. Modes are restrictive until tree_seal().
+ * Builds the skeleton of a manifest into the empty directory dirfd:
+ * directories, files of full size with no data, symlinks, hard links, special
+ * files, owners, xattrs, ACLs. Modes are restrictive until tree_seal().
  */
 int tree_build(int dirfd, const struct manifest *manifest,
 	       struct cancel *cancel, struct hib_error *error);
@@ -75,8 +75,8 @@ int tree_build(int dirfd, const struct manifest *manifest,
  * Gives modes and times, after the contents are written: set-id bits and
  * directory times come last.
  */
-int tree_seal(int dirfd, const struct manifest *manifest,
-	      struct cancel *cancel, struct hib_error *error);
+int tree_seal(int dirfd, const struct manifest *manifest, struct cancel *cancel,
+	      struct hib_error *error);
 
 /*
  * Frees the blocks of every regular file below dirfd and keeps size, mtime and

@@ -35,9 +35,9 @@ static int begin(struct builder *builder, int dirfd,
 		.parent = -EBADF,
 		.first_of_group = calloc(groups + 1, sizeof(size_t)),
 	};
-	return builder->first_of_group ?
-		       0 :
-		       hib_fail(error, ENOMEM, "out of memory");
+	return builder->first_of_group
+		       ? 0
+		       : hib_fail(error, ENOMEM, "out of memory");
 }
 
 static void end(struct builder *builder)
@@ -67,9 +67,9 @@ static int enter(struct builder *builder, const char *path,
 		return r;
 	builder->parent = fd;
 	builder->parent_path = strndup(path, size);
-	return builder->parent_path ?
-		       0 :
-		       hib_fail(builder->error, ENOMEM, "out of memory");
+	return builder->parent_path
+		       ? 0
+		       : hib_fail(builder->error, ENOMEM, "out of memory");
 }
 
 static int failed(struct builder *builder, const char *what,
@@ -84,10 +84,10 @@ static int failed(struct builder *builder, const char *what,
 static int make_file(struct builder *builder,
 		     const struct manifest_entry *entry, const char *name)
 {
-	CLEANUP_CLOSE int fd = openat(builder->parent, name,
-				      O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW |
-					      O_CLOEXEC,
-				      0600);
+	CLEANUP_CLOSE int fd =
+		openat(builder->parent, name,
+		       O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC,
+		       0600);
 
 	if (fd < 0)
 		return failed(builder, "make", entry);
@@ -143,13 +143,13 @@ static int make_entry(struct builder *builder, size_t index)
 		builder->first_of_group[group] = index + 1;
 	switch (entry->type) {
 	case ENTRY_DIRECTORY:
-		return mkdirat(builder->parent, name, 0700) < 0 ?
-			       failed(builder, "make", entry) :
-			       0;
+		return mkdirat(builder->parent, name, 0700) < 0
+			       ? failed(builder, "make", entry)
+			       : 0;
 	case ENTRY_SYMLINK:
-		return symlinkat(entry->target, builder->parent, name) < 0 ?
-			       failed(builder, "make", entry) :
-			       0;
+		return symlinkat(entry->target, builder->parent, name) < 0
+			       ? failed(builder, "make", entry)
+			       : 0;
 	case ENTRY_FILE:
 		return make_file(builder, entry, name);
 	default:
@@ -186,13 +186,14 @@ static int seal(struct builder *builder, const struct manifest_entry *entry,
 	struct timespec times[2] = { entry->atime, entry->mtime };
 	char path[TREE_PROC_PATH_BYTES];
 
-	if (fchownat(dirfd, name, entry->uid, entry->gid,
-		     AT_SYMLINK_NOFOLLOW) < 0)
-		return errno == EPERM ?
-			       hib_fail(builder->error, EPERM,
-					"\"%s\" belongs to user %u and group %u, which only root can restore: run hibfs as root",
-					entry->path, entry->uid, entry->gid) :
-			       failed(builder, "set the owner of", entry);
+	if (fchownat(dirfd, name, entry->uid, entry->gid, AT_SYMLINK_NOFOLLOW) <
+	    0)
+		return errno == EPERM
+			       ? hib_fail(
+					 builder->error, EPERM,
+					 "\"%s\" belongs to user %u and group %u, which only root can restore: run hibfs as root",
+					 entry->path, entry->uid, entry->gid)
+			       : failed(builder, "set the owner of", entry);
 	tree_proc_path(dirfd, name, path);
 	for (size_t i = 0; i < entry->xattr_count; i++)
 		if (lsetxattr(path, entry->xattrs[i].name,

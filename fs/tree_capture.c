@@ -71,8 +71,8 @@ static int add_xattr(struct capture *capture, struct manifest_entry *entry,
 		     struct hib_error *error)
 {
 	struct entry_xattr *grown, *xattr;
-	ssize_t size = lgetxattr(path, name, capture->value,
-				 XATTR_VALUE_MAX_BYTES);
+	ssize_t size =
+		lgetxattr(path, name, capture->value, XATTR_VALUE_MAX_BYTES);
 
 	if (size < 0 && (errno == ENODATA || errno == ENOENT))
 		return 0;
@@ -118,13 +118,13 @@ static int add_xattrs(struct capture *capture, struct manifest_entry *entry,
 		return hib_fail_errno(error, errno,
 				      "list the attributes of \"%s\"",
 				      entry->path);
-	for (char *name = capture->list;
-	     r == 0 && name < capture->list + size; name += strlen(name) + 1)
+	for (char *name = capture->list; r == 0 && name < capture->list + size;
+	     name += strlen(name) + 1)
 		if (is_kept(name))
 			r = add_xattr(capture, entry, path, name, error);
 	if (entry->xattr_count > 1)
-		qsort(entry->xattrs, entry->xattr_count,
-		      sizeof(*entry->xattrs), compare_xattrs);
+		qsort(entry->xattrs, entry->xattr_count, sizeof(*entry->xattrs),
+		      compare_xattrs);
 	return r;
 }
 
@@ -134,15 +134,15 @@ static int add_target(struct manifest_entry *entry,
 		      const struct tree_item *item, struct hib_error *error)
 {
 	char target[4097];
-	ssize_t size = readlinkat(item->dirfd, item->name, target,
-				  sizeof(target) - 1);
+	ssize_t size =
+		readlinkat(item->dirfd, item->name, target, sizeof(target) - 1);
 
 	if (size < 0)
-		return errno == ENOENT ?
-			       -ENOENT :
-			       hib_fail_errno(error, errno,
-					      "read the symlink \"%s\"",
-					      item->path);
+		return errno == ENOENT
+			       ? -ENOENT
+			       : hib_fail_errno(error, errno,
+						"read the symlink \"%s\"",
+						item->path);
 	target[size] = 0;
 	entry->size = (uint64_t)size;
 	entry->target = strdup(target);
@@ -212,8 +212,8 @@ static int add_entry(void *arg, const struct tree_item *item,
 		manifest_remove_last(capture->manifest);
 		return r;
 	}
-	return r == 0 ? remember(capture, entry->path, &item->status, error) :
-			r;
+	return r == 0 ? remember(capture, entry->path, &item->status, error)
+		      : r;
 }
 
 /* ---- after the walk ---- */
@@ -276,14 +276,14 @@ static void number_groups(struct manifest *manifest, struct name *names,
 
 	qsort(names, count, sizeof(*names), compare_inodes);
 	for (size_t i = 0; i < count; i++)
-		names[i].first = i && same_inode(&names[i - 1], &names[i]) ?
-					 names[i - 1].first :
-					 names[i].entry;
+		names[i].first = i && same_inode(&names[i - 1], &names[i])
+					 ? names[i - 1].first
+					 : names[i].entry;
 	qsort(names, count, sizeof(*names), compare_firsts);
 	for (size_t i = 0; i < count; i++) {
 		bool joins = i && names[i].first == names[i - 1].first;
-		bool joined = i + 1 < count &&
-			      names[i].first == names[i + 1].first;
+		bool joined =
+			i + 1 < count && names[i].first == names[i + 1].first;
 
 		if (!joins && joined)
 			group++;
@@ -293,7 +293,8 @@ static void number_groups(struct manifest *manifest, struct name *names,
 	}
 }
 
-static int finish(struct capture *capture, struct tree_identity **ret_identities,
+static int finish(struct capture *capture,
+		  struct tree_identity **ret_identities,
 		  struct hib_error *error)
 {
 	struct manifest *manifest = capture->manifest;

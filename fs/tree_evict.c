@@ -45,9 +45,8 @@ static int restore(int fd, const struct stat *status, const void *capability,
 {
 	struct timespec times[2] = { status->st_atim, status->st_mtim };
 
-	if (capability_bytes > 0 &&
-	    fsetxattr(fd, CAPABILITY, capability, (size_t)capability_bytes,
-		      0) < 0)
+	if (capability_bytes > 0 && fsetxattr(fd, CAPABILITY, capability,
+					      (size_t)capability_bytes, 0) < 0)
 		return -errno;
 	if ((status->st_mode & (S_ISUID | S_ISGID)) &&
 	    fchmod(fd, status->st_mode & 07777) < 0)
@@ -85,8 +84,8 @@ static int evict_file(void *arg, const struct tree_item *item,
 		return hib_fail_errno(error, -r, "free the blocks of \"%s\"",
 				      item->path);
 	if (fstat(fd, &after) == 0 && after.st_blocks < item->status.st_blocks)
-		*freed += 512 * (uint64_t)(item->status.st_blocks -
-					   after.st_blocks);
+		*freed += 512 *
+			  (uint64_t)(item->status.st_blocks - after.st_blocks);
 	return 0;
 }
 

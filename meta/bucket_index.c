@@ -55,9 +55,9 @@ const struct bucket_shard *bucket_index_find(const struct bucket_index *index,
 	size_t at = position_of(index, shard);
 
 	return at < index->shard_count &&
-			       strcmp(index->shards[at].name, shard) == 0 ?
-		       &index->shards[at] :
-		       NULL;
+			       strcmp(index->shards[at].name, shard) == 0
+		       ? &index->shards[at]
+		       : NULL;
 }
 
 int bucket_index_set(struct bucket_index *index,
@@ -158,12 +158,13 @@ static int parse_shard(const char *label, const json_t *object,
 	if (r < 0)
 		return r;
 	if (!name[0] || !shard.seq || bucket_index_find(index, name))
-		return hib_fail(error, EBADMSG,
-				"%s is broken: a shard without name or number, or twice",
-				label);
-	return bucket_index_set(index, &shard) < 0 ?
-		       hib_fail(error, ENOMEM, "out of memory") :
-		       0;
+		return hib_fail(
+			error, EBADMSG,
+			"%s is broken: a shard without name or number, or twice",
+			label);
+	return bucket_index_set(index, &shard) < 0
+		       ? hib_fail(error, ENOMEM, "out of memory")
+		       : 0;
 }
 
 static int parse_owner(const char *label, const json_t *object,
@@ -227,8 +228,8 @@ int bucket_index_parse(const char *label, const void *data, size_t size,
 	if (r < 0)
 		return r;
 	index = calloc(1, sizeof(*index));
-	r = index ? parse_object(label, object, index, error) :
-		    hib_fail(error, ENOMEM, "out of memory");
+	r = index ? parse_object(label, object, index, error)
+		  : hib_fail(error, ENOMEM, "out of memory");
 	json_decref(object);
 	if (r < 0) {
 		bucket_index_free(index);

@@ -1,7 +1,7 @@
 /*
- * The two small objects of a lineage: epochs/<epoch>, who became its owner when;
- * and HEAD, the latest snapshot, for people. Their content; transfer/snapshot.h
- * moves them.
+ * The two small objects of a lineage: epochs/<epoch>, who became its owner
+ * when; and HEAD, the latest snapshot, for people. Their content;
+ * transfer/snapshot.h moves them.
  *
  * Thread-safety: pure functions.
  */

@@ -267,10 +267,10 @@ static int add_file(json_t *object, const struct manifest_entry *entry)
 				json_integer((json_int_t)entry->size)) < 0 ||
 	    json_object_set_new(object, "chunk_bytes",
 				json_integer(entry->chunk_bytes)) < 0 ||
-	    json_object_set_new(
-		    object, "chunks",
-		    json_pack("[I, I]", (json_int_t)entry->first_chunk,
-			      (json_int_t)entry->chunk_count)) < 0)
+	    json_object_set_new(object, "chunks",
+				json_pack("[I, I]",
+					  (json_int_t)entry->first_chunk,
+					  (json_int_t)entry->chunk_count)) < 0)
 		return -1;
 	if (!entry->sparse)
 		return 0;
@@ -344,8 +344,8 @@ static json_t *header_json(const struct manifest *m)
 	}
 	if (json_object_update_new(
 		    object,
-		    json_pack("{s:I, s:I, s:I, s:s, s:I, s:I, s:s, s:s}",
-			      "seq", (json_int_t)m->seq, "parent_seq",
+		    json_pack("{s:I, s:I, s:I, s:s, s:I, s:I, s:s, s:s}", "seq",
+			      (json_int_t)m->seq, "parent_seq",
 			      (json_int_t)m->parent_seq, "epoch",
 			      (json_int_t)m->epoch, "task", m->task,
 			      "started_ms", (json_int_t)m->started_ms,
@@ -403,9 +403,8 @@ int manifest_write(const struct manifest *manifest, struct buffer *out,
 	for (size_t i = 0; i < manifest->entry_count && r == 0; i++) {
 		const struct manifest_entry *entry = &manifest->entries[i];
 
-		r = write_object(
-			out, entry_json(entry,
-					manifest_is_first_name(entry, seen)));
+		r = write_object(out, entry_json(entry, manifest_is_first_name(
+								entry, seen)));
 	}
 	if (r == 0)
 		r = write_object(out, end_json(manifest));

@@ -32,8 +32,8 @@ static int broken(struct parser *parser, const char *what)
 
 	return path ? hib_fail(parser->error, EBADMSG,
 			       "%s is broken: %s, at entry %zu (\"%.200s\")",
-			       parser->name, what, count, path) :
-		      hib_fail(parser->error, EBADMSG, "%s is broken: %s",
+			       parser->name, what, count, path)
+		    : hib_fail(parser->error, EBADMSG, "%s is broken: %s",
 			       parser->name, what);
 }
 
@@ -119,15 +119,15 @@ static int get_bytes(struct parser *parser, const json_t *object,
 	if (value && json_object_get(object, base64_name))
 		return broken(parser, name);
 	if (value) {
-		r = json_is_string(value) ?
-			    buffer_append(&bytes, json_string_value(value),
-					  json_string_length(value)) :
-			    -EBADMSG;
+		r = json_is_string(value)
+			    ? buffer_append(&bytes, json_string_value(value),
+					    json_string_length(value))
+			    : -EBADMSG;
 	} else {
 		value = json_object_get(object, base64_name);
-		r = json_is_string(value) ?
-			    decode_base64(&bytes, json_string_value(value)) :
-			    -EBADMSG;
+		r = json_is_string(value)
+			    ? decode_base64(&bytes, json_string_value(value))
+			    : -EBADMSG;
 	}
 	if (r == -ENOMEM)
 		return no_memory(parser);
@@ -262,8 +262,8 @@ static int parse_xattr(struct parser *parser, const json_t *object,
 		return broken(parser, "xattrs");
 	r = decode_base64(&value, text);
 	if (r < 0)
-		return r == -ENOMEM ? no_memory(parser) :
-				      broken(parser, "xattrs");
+		return r == -ENOMEM ? no_memory(parser)
+				    : broken(parser, "xattrs");
 	ret->size = value.size;
 	ret->value = malloc(value.size + 1);
 	if (!ret->value)
@@ -436,7 +436,8 @@ static int note_group(struct parser *parser, struct groups *groups,
  * The parent has to be a directory entry before this one. Paths come in order,
  * so it is among the ancestors of the entry before: `depths` holds them.
  */
-static int check_place(struct parser *parser, const struct manifest_entry *entry)
+static int check_place(struct parser *parser,
+		       const struct manifest_entry *entry)
 {
 	const struct manifest *m = parser->manifest;
 	CLEANUP_FREE char *parent = NULL;
@@ -445,10 +446,10 @@ static int check_place(struct parser *parser, const struct manifest_entry *entry
 
 	if (m->entry_count == 1)
 		return strcmp(entry->path, ".") == 0 &&
-				       entry->type == ENTRY_DIRECTORY ?
-			       0 :
-			       broken(parser,
-				      "the first entry is not the shard itself");
+				       entry->type == ENTRY_DIRECTORY
+			       ? 0
+			       : broken(parser,
+					"the first entry is not the shard itself");
 	if (manifest_compare_paths(m->entries[m->entry_count - 2].path,
 				   entry->path) >= 0)
 		return broken(parser, "entries out of order, or twice");
@@ -473,9 +474,9 @@ static int parse_entry(struct parser *parser, const json_t *object,
 	int r;
 
 	if (!entry)
-		return parser->manifest->entry_count >= MANIFEST_MAX_ENTRIES ?
-			       broken(parser, "too many entries") :
-			       no_memory(parser);
+		return parser->manifest->entry_count >= MANIFEST_MAX_ENTRIES
+			       ? broken(parser, "too many entries")
+			       : no_memory(parser);
 	r = get_bytes(parser, object, "path", MANIFEST_MAX_PATH_BYTES,
 		      &entry->path);
 	if (r < 0)
@@ -543,8 +544,8 @@ static int parse_all(struct parser *parser)
 		if (r < 0)
 			break;
 		end = json_is_true(json_object_get(object, "end"));
-		r = end ? parse_end(parser, object) :
-			  parse_entry(parser, object, &groups);
+		r = end ? parse_end(parser, object)
+			: parse_entry(parser, object, &groups);
 		json_decref(object);
 		if (end)
 			break;
@@ -567,8 +568,8 @@ int manifest_parse(const char *name, const void *data, size_t size,
 
 	if (!parser.manifest)
 		return hib_fail(error, ENOMEM, "out of memory");
-	r = size > MANIFEST_MAX_BYTES ? broken(&parser, "it is too large") :
-					parse_all(&parser);
+	r = size > MANIFEST_MAX_BYTES ? broken(&parser, "it is too large")
+				      : parse_all(&parser);
 	if (r < 0) {
 		manifest_free(parser.manifest);
 		return r;

@@ -26,9 +26,8 @@ static uint32_t slot_of(const struct chunk_set *set, const uint8_t *id)
 {
 	uint32_t mask = set->slot_count - 1, slot = hash_of(id) & mask;
 
-	while (set->slots[slot] &&
-	       memcmp(set->records[set->slots[slot] - 1].id, id,
-		      CHUNK_ID_BYTES) != 0)
+	while (set->slots[slot] && memcmp(set->records[set->slots[slot] - 1].id,
+					  id, CHUNK_ID_BYTES) != 0)
 		slot = (slot + 1) & mask;
 	return slot;
 }

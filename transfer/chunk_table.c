@@ -165,9 +165,10 @@ static int parse_header(const char *name, const void *data, size_t size,
 	expected = HEADER_BYTES + ret->record_count * RECORD_BYTES +
 		   ret->pack_count * 32;
 	if (size != expected)
-		return hib_fail(error, EBADMSG,
-				"%s has %zu bytes, but its header tells %" PRIu64,
-				name, size, expected);
+		return hib_fail(
+			error, EBADMSG,
+			"%s has %zu bytes, but its header tells %" PRIu64, name,
+			size, expected);
 	return 0;
 }
 
@@ -255,8 +256,7 @@ uint32_t chunk_bytes_for(uint64_t file_bytes)
 {
 	uint32_t bytes = CHUNK_BYTES_MIN;
 
-	while (bytes < CHUNK_BYTES_MAX &&
-	       file_bytes / bytes >= CHUNKS_PER_FILE)
+	while (bytes < CHUNK_BYTES_MAX && file_bytes / bytes >= CHUNKS_PER_FILE)
 		bytes *= 2;
 	return bytes;
 }

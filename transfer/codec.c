@@ -115,8 +115,9 @@ int codec_decode(struct codec *codec, const struct chunk_record *record,
 		plain = codec->buffer;
 	}
 	if (size != plain_size)
-		return hib_fail(error, EBADMSG, "it has %zu bytes instead of %zu",
-				size, plain_size);
+		return hib_fail(error, EBADMSG,
+				"it has %zu bytes instead of %zu", size,
+				plain_size);
 	if (codec_id(codec, plain, plain_size, id) < 0)
 		return hib_fail(error, ENOMEM, "out of memory");
 	if (memcmp(id, record->id, sizeof(id)) != 0)

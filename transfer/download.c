@@ -2,11 +2,11 @@
  * Fetching files.
  *
  * Every chunk that is wanted, of every file, goes into one list in the order of
- * packs and offsets; what lies close together becomes one ranged GET. The caller
- * of engine_fetch() keeps several of them under way, the store puts the bytes
- * into the engine's buffers, and the workers check each chunk once and write it
- * to all the places that want it. Zero bytes that are data and no hole are
- * written by items of their own.
+ * packs and offsets; what lies close together becomes one ranged GET. The
+ * caller of engine_fetch() keeps several of them under way, the store puts the
+ * bytes into the engine's buffers, and the workers check each chunk once and
+ * write it to all the places that want it. Zero bytes that are data and no hole
+ * are written by items of their own.
  *
  * Threads: the caller submits; the store's thread calls fetched(); the workers
  * run work_item(). A fetch belongs to one of them at a time.
@@ -93,8 +93,9 @@ static int check_file(const struct download *d, const struct target_file *file,
 	if (chunks != file->chunk_count || chunks > UINT32_MAX ||
 	    file->first_chunk > d->table->record_count ||
 	    chunks > d->table->record_count - file->first_chunk)
-		return hib_fail(error, EBADMSG,
-				"the manifest and the chunk table do not agree");
+		return hib_fail(
+			error, EBADMSG,
+			"the manifest and the chunk table do not agree");
 	return 0;
 }
 
@@ -259,8 +260,8 @@ static int write_part(struct target *target, const uint8_t *plain,
 	int r = file_write_full(target->fd, plain + (from - chunk_offset),
 				(size_t)(to - from), from);
 
-	return r < 0 ? hib_fail_errno(error, -r, "write \"%s\"", target->path) :
-		       0;
+	return r < 0 ? hib_fail_errno(error, -r, "write \"%s\"", target->path)
+		     : 0;
 }
 
 /* The first extent that ends behind `offset`. */
@@ -297,10 +298,9 @@ static int write_chunk(struct target *target, const struct want *want,
 			r = write_part(target, plain, offset, offset, end,
 				       error);
 	}
-	for (size_t i = file->sparse ? find_extent(file, offset) :
-				       file->extent_count;
-	     r == 0 && i < file->extent_count &&
-	     file->extents[i].offset < end;
+	for (size_t i = file->sparse ? find_extent(file, offset)
+				     : file->extent_count;
+	     r == 0 && i < file->extent_count && file->extents[i].offset < end;
 	     i++) {
 		uint64_t from = file->extents[i].offset;
 		uint64_t to = from + file->extents[i].length;
@@ -364,9 +364,8 @@ static int write_fetch(struct fetch *fetch, struct engine_worker *worker,
 			 memcmp(before, record, sizeof(*record)) != 0 ||
 			 length != plain_bytes)
 			r = codec_decode(worker->codec, record,
-					 fetch->body.data +
-						 (record->offset -
-						  fetch->offset),
+					 fetch->body.data + (record->offset -
+							     fetch->offset),
 					 (size_t)length, &plain, error);
 		if (r == -EBADMSG)
 			r = broken_chunk(fetch, want, error);
@@ -524,8 +523,7 @@ static void request_stop(void *arg)
 
 static int run(struct download *d, struct hib_error *error)
 {
-	struct cancel_watch watch = { .wake = request_stop,
-				      .arg = &d->cancel };
+	struct cancel_watch watch = { .wake = request_stop, .arg = &d->cancel };
 	int r;
 
 	d->job = (struct engine_job){
@@ -558,9 +556,8 @@ int engine_fetch(struct engine *engine, const struct lineage *lineage,
 		.arg = arg,
 		.call = call,
 	};
-	int r = count > UINT32_MAX ?
-			hib_fail(error, EFBIG, "too many files") :
-			count_wants(&d, error);
+	int r = count > UINT32_MAX ? hib_fail(error, EFBIG, "too many files")
+				   : count_wants(&d, error);
 
 	cancel_init(&d.cancel, NULL);
 	if (r == 0 && (list_wants(&d) < 0 || list_fetches(&d) < 0))

@@ -268,9 +268,9 @@ static void set_limits(struct engine *engine)
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
 	if (!config->workers)
-		config->workers = cpus > WORKERS_MAX ? WORKERS_MAX :
-				  cpus > 2	     ? (unsigned)cpus :
-						       2;
+		config->workers = cpus > WORKERS_MAX ? WORKERS_MAX
+				  : cpus > 2	     ? (unsigned)cpus
+						     : 2;
 	if (!config->memory_bytes)
 		config->memory_bytes = MEMORY_DEFAULT;
 	if (!config->pack_bytes)
@@ -304,9 +304,9 @@ int engine_new(const struct engine_config *config, struct engine **ret,
 	engine->idle_buffers = calloc(engine->buffers_limit, sizeof(uint8_t *));
 	engine->workers =
 		calloc(engine->config.workers, sizeof(*engine->workers));
-	r = engine->idle_buffers && engine->workers ?
-		    start_workers(engine, error) :
-		    hib_fail(error, ENOMEM, "out of memory");
+	r = engine->idle_buffers && engine->workers
+		    ? start_workers(engine, error)
+		    : hib_fail(error, ENOMEM, "out of memory");
 	if (r < 0) {
 		engine_free(engine);
 		return r;

@@ -77,8 +77,8 @@ struct source_file {
 	uint32_t chunk_bytes;
 	/*
 	 * Filled in by the writer: (size + chunk_bytes - 1) / chunk_bytes
-	 * records whose `pack` is an index into the writer's packs. Owned by the
-	 * caller (free()); replaced, not freed, by a later round.
+	 * records whose `pack` is an index into the writer's packs. Owned by
+	 * the caller (free()); replaced, not freed, by a later round.
 	 */
 	struct chunk_record *ret_records;
 	uint64_t ret_record_count;

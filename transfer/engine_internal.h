@@ -19,8 +19,8 @@ struct engine_worker {
 
 /*
  * A piece of work in items 0 .. item_count - 1, handed out in this order, at
- * most `ready_count` of them. The first negative answer ends it: no further item
- * is begun. All fields but the functions are guarded by the engine's lock.
+ * most `ready_count` of them. The first negative answer ends it: no further
+ * item is begun. All fields but the functions are guarded by the engine's lock.
  */
 struct engine_job {
 	int (*work)(struct engine_job *job, size_t item,

@@ -70,8 +70,7 @@ int pack_append(struct pack *pack, const void *stored, uint32_t stored_bytes,
 	};
 
 	if (pack->index_size == pack->index_capacity) {
-		size_t capacity =
-			pack->index_capacity * 2 + 64 * sizeof(entry);
+		size_t capacity = pack->index_capacity * 2 + 64 * sizeof(entry);
 		uint8_t *grown = realloc(pack->index, capacity);
 
 		if (!grown)
@@ -106,9 +105,9 @@ int pack_seal(struct pack *pack, uint8_t ret_id[PACK_ID_BYTES])
 	memcpy(pack->data + pack->size, &trailer, sizeof(trailer));
 	pack->size += sizeof(trailer);
 	return EVP_Digest(pack->data, pack->size, ret_id, NULL, EVP_sha256(),
-			  NULL) == 1 ?
-		       0 :
-		       -ENOMEM;
+			  NULL) == 1
+		       ? 0
+		       : -ENOMEM;
 }
 
 static int check_frame(const char *name, const uint8_t *data, size_t size,

@@ -197,8 +197,8 @@ int snapshot_check_epoch(struct store *store, const struct lineage *lineage,
 static int compress_manifest(const struct manifest *manifest,
 			     struct buffer *out, struct hib_error *error)
 {
-	CLEANUP(buffer_done) struct buffer text =
-		BUFFER_INIT(MANIFEST_MAX_BYTES);
+	CLEANUP(buffer_done)
+	struct buffer text = BUFFER_INIT(MANIFEST_MAX_BYTES);
 	ZSTD_CCtx *context;
 	size_t size;
 	int r = manifest_write(manifest, &text, error);
@@ -250,10 +250,10 @@ static int read_manifest(struct store *store, const char *key,
 			 const struct store_call *call, struct manifest **ret,
 			 struct hib_error *error)
 {
-	CLEANUP(buffer_done) struct buffer text =
-		BUFFER_INIT(MANIFEST_MAX_BYTES);
-	CLEANUP(buffer_done) struct buffer stored =
-		BUFFER_INIT(MANIFEST_STORED_MAX);
+	CLEANUP(buffer_done)
+	struct buffer text = BUFFER_INIT(MANIFEST_MAX_BYTES);
+	CLEANUP(buffer_done)
+	struct buffer stored = BUFFER_INIT(MANIFEST_STORED_MAX);
 	ZSTD_DStream *stream;
 	int r = store_get(store, key, 0, 0, &stored, call, error);
 
@@ -276,9 +276,9 @@ static int read_manifest(struct store *store, const char *key,
 static int sha256(const struct buffer *data, uint8_t ret[32])
 {
 	return EVP_Digest(data->data, data->size, ret, NULL, EVP_sha256(),
-			  NULL) == 1 ?
-		       0 :
-		       -ENOMEM;
+			  NULL) == 1
+		       ? 0
+		       : -ENOMEM;
 }
 
 static int put_chunk_table(struct store *store, const struct lineage *lineage,
@@ -287,8 +287,8 @@ static int put_chunk_table(struct store *store, const struct lineage *lineage,
 			   const struct store_call *call,
 			   struct hib_error *error)
 {
-	CLEANUP(buffer_done) struct buffer body =
-		BUFFER_INIT(CHUNKS_STORED_MAX);
+	CLEANUP(buffer_done)
+	struct buffer body = BUFFER_INIT(CHUNKS_STORED_MAX);
 	char key[STORE_KEY_BYTES];
 	bool unfenced;
 	int r = chunk_table_write(table, &body, error);
@@ -318,8 +318,8 @@ static int put_manifest(struct store *store, const struct lineage *lineage,
 			const struct manifest *manifest,
 			const struct store_call *call, struct hib_error *error)
 {
-	CLEANUP(buffer_done) struct buffer body =
-		BUFFER_INIT(MANIFEST_STORED_MAX);
+	CLEANUP(buffer_done)
+	struct buffer body = BUFFER_INIT(MANIFEST_STORED_MAX);
 	char key[STORE_KEY_BYTES];
 	bool unfenced;
 	int r = compress_manifest(manifest, &body, error);
@@ -388,8 +388,8 @@ static int read_table(struct store *store, const char *key,
 		      const struct store_call *call, struct chunk_table **ret,
 		      struct hib_error *error)
 {
-	CLEANUP(buffer_done) struct buffer body =
-		BUFFER_INIT(CHUNKS_STORED_MAX);
+	CLEANUP(buffer_done)
+	struct buffer body = BUFFER_INIT(CHUNKS_STORED_MAX);
 	uint8_t digest[32];
 	int r = store_get(store, key, 0, 0, &body, call, error);
 
@@ -407,8 +407,8 @@ static int read_table(struct store *store, const char *key,
 
 int snapshot_read(struct store *store, const struct lineage *lineage,
 		  uint64_t seq, const struct store_call *call,
-		  struct manifest **ret_manifest, struct chunk_table **ret_table,
-		  struct hib_error *error)
+		  struct manifest **ret_manifest,
+		  struct chunk_table **ret_table, struct hib_error *error)
 {
 	char manifest_key[STORE_KEY_BYTES], chunks_key[STORE_KEY_BYTES];
 	struct manifest *manifest = NULL;
@@ -443,8 +443,8 @@ int snapshot_read_bucket(struct store *store, const struct lineage *lineage,
 			 const struct store_call *call,
 			 struct bucket_index **ret, struct hib_error *error)
 {
-	CLEANUP(buffer_done) struct buffer body =
-		BUFFER_INIT(BUCKET_INDEX_MAX_BYTES);
+	CLEANUP(buffer_done)
+	struct buffer body = BUFFER_INIT(BUCKET_INDEX_MAX_BYTES);
 	char key[STORE_KEY_BYTES];
 	int r;
 
@@ -465,8 +465,8 @@ int snapshot_write_bucket(struct store *store, const struct lineage *lineage,
 			  const struct store_call *call,
 			  struct hib_error *error)
 {
-	CLEANUP(buffer_done) struct buffer body =
-		BUFFER_INIT(BUCKET_INDEX_MAX_BYTES);
+	CLEANUP(buffer_done)
+	struct buffer body = BUFFER_INIT(BUCKET_INDEX_MAX_BYTES);
 	char key[STORE_KEY_BYTES];
 	int r = bucket_index_format(index, &body, error);
 

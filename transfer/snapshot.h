@@ -83,18 +83,19 @@ int snapshot_commit(struct store *store, const struct lineage *lineage,
  */
 int snapshot_read(struct store *store, const struct lineage *lineage,
 		  uint64_t seq, const struct store_call *call,
-		  struct manifest **ret_manifest, struct chunk_table **ret_table,
-		  struct hib_error *error);
+		  struct manifest **ret_manifest,
+		  struct chunk_table **ret_table, struct hib_error *error);
 
 /*
  * bucket.json of the bucket. -ENOENT when there is none: the bucket was never
  * paused completely.
  */
 int snapshot_read_bucket(struct store *store, const struct lineage *lineage,
-		      const struct store_call *call, struct bucket_index **ret,
-		      struct hib_error *error);
+			 const struct store_call *call,
+			 struct bucket_index **ret, struct hib_error *error);
 int snapshot_write_bucket(struct store *store, const struct lineage *lineage,
-		       const struct bucket_index *index,
-		       const struct store_call *call, struct hib_error *error);
+			  const struct bucket_index *index,
+			  const struct store_call *call,
+			  struct hib_error *error);
 
 #endif

@@ -1,19 +1,14 @@
 /*
- * The snapshot writer.
+ * Rounds of the snapshot writer: reading files into packs.
  *
  * A round has two jobs for the engine's workers. The heads: each file's holes
  * are mapped and its first chunk is read; what is new of it enters the packs in
  * path order, whichever worker is quicker, so that a database can open from the
  * first packs. The bodies: the rest, in segments of a few chunks, in any order.
+ * A round ends with the open pack sent, so that a writer between rounds holds
+ * no buffer.
  *
- * There is one open pack. Workers hash and compress beside one another and copy
- * into it under the writer's lock; the one that finds it full sends it off and
- * goes on with a new one. A round ends with the open pack sent, so that a writer
- * between rounds holds no buffer.
- *
- * Threads: the caller of each function, the engine's workers, and the store's
- * thread in pack_confirmed(). writer->lock is never held over I/O, and never
- * while waiting for a buffer.
+ * Threads: the caller of each function, and the engine's workers.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,45 +17,13 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/fault.h"
 #include "base/file.h"
-#include "transfer/chunk_set.h"
-#include "transfer/engine_internal.h"
-#include "transfer/pack.h"
+#include "transfer/upload_internal.h"
 
 #define SEGMENT_BYTES (16u << 20)
 #define EXTENTS_MAX 65536
 /* So many packs wait for the network: the CPU has time to compress. */
 #define BACKLOG_PACKS 3
-
-struct pack_upload {
-	struct snapshot_writer *writer;
-	struct pack pack;
-	uint8_t *buffer; /* the engine's */
-	uint8_t id[PACK_ID_BYTES];
-	uint32_t index; /* in the writer's packs */
-	char key[STORE_KEY_BYTES];
-	struct store_call call;
-};
-
-struct snapshot_writer {
-	struct engine *engine;
-	struct lineage lineage;
-	/* fires when a round or a flush is cancelled, or the writer freed */
-	struct cancel cancel;
-	pthread_mutex_t lock;
-	pthread_cond_t changed; /* in_flight, head_turn, opening */
-	struct chunk_set known; /* guarded by lock */
-	uint8_t (*packs)[PACK_ID_BYTES]; /* guarded by lock */
-	uint32_t pack_count, pack_capacity; /* guarded by lock */
-	struct pack_upload *open; /* guarded by lock */
-	bool opening; /* a worker waits for a buffer; guarded by lock */
-	size_t head_turn; /* the next head to enter a pack; guarded by lock */
-	size_t in_flight; /* packs; guarded by lock */
-	int result; /* the first failure; guarded by lock */
-	struct hib_error error; /* guarded by lock */
-	struct progress *progress; /* of the last call */
-};
 
 /* A few consecutive chunks of one file. */
 struct segment {
@@ -80,271 +43,6 @@ struct round {
 	size_t segment_count, segment_capacity;
 };
 
-/* ---- making and ending ---- */
-
-static int adopt_parent(struct snapshot_writer *writer,
-			const struct chunk_table *parent)
-{
-	writer->packs = malloc(((size_t)parent->pack_count + 1) *
-			       sizeof(*writer->packs));
-	if (!writer->packs)
-		return -ENOMEM;
-	if (parent->pack_count)
-		memcpy(writer->packs, parent->packs,
-		       (size_t)parent->pack_count * sizeof(*writer->packs));
-	writer->pack_count = writer->pack_capacity = parent->pack_count;
-	for (uint64_t i = 0; i < parent->record_count; i++)
-		if (!(parent->records[i].flags & CHUNK_ZERO) &&
-		    chunk_set_add(&writer->known, &parent->records[i]) < 0)
-			return -ENOMEM;
-	return 0;
-}
-
-int snapshot_writer_new(struct engine *engine, const struct lineage *lineage,
-			const struct chunk_table *parent,
-			struct snapshot_writer **ret, struct hib_error *error)
-{
-	struct snapshot_writer *writer = calloc(1, sizeof(*writer));
-
-	if (!writer)
-		return hib_fail(error, ENOMEM, "out of memory");
-	writer->engine = engine;
-	writer->lineage = *lineage;
-	pthread_mutex_init(&writer->lock, NULL);
-	pthread_cond_init(&writer->changed, NULL);
-	cancel_init(&writer->cancel, NULL);
-	if (parent && adopt_parent(writer, parent) < 0) {
-		snapshot_writer_free(writer);
-		return hib_fail(error, ENOMEM, "out of memory");
-	}
-	*ret = writer;
-	return 0;
-}
-
-static struct pack_upload *upload_free(struct pack_upload *upload)
-{
-	if (upload) {
-		pack_done(&upload->pack);
-		engine_buffer_put(upload->writer->engine, ENGINE_UPLOAD,
-				  upload->buffer);
-		free(upload);
-	}
-	return NULL;
-}
-
-static void wait_for_packs(struct snapshot_writer *writer)
-{
-	pthread_mutex_lock(&writer->lock);
-	while (writer->in_flight)
-		pthread_cond_wait(&writer->changed, &writer->lock);
-	pthread_mutex_unlock(&writer->lock);
-}
-
-struct snapshot_writer *snapshot_writer_free(struct snapshot_writer *writer)
-{
-	if (!writer)
-		return NULL;
-	cancel_request(&writer->cancel);
-	wait_for_packs(writer);
-	upload_free(writer->open);
-	cancel_done(&writer->cancel);
-	chunk_set_done(&writer->known);
-	pthread_cond_destroy(&writer->changed);
-	pthread_mutex_destroy(&writer->lock);
-	free(writer->packs);
-	free(writer);
-	return NULL;
-}
-
-/* ---- packs ---- */
-
-static void fail_writer(struct snapshot_writer *writer, int r,
-			const struct hib_error *error)
-{
-	pthread_mutex_lock(&writer->lock);
-	if (!writer->result) {
-		writer->result = r;
-		writer->error = *error;
-	}
-	pthread_cond_broadcast(&writer->changed);
-	pthread_mutex_unlock(&writer->lock);
-	cancel_request(&writer->cancel);
-}
-
-/* In one of the store's threads. */
-static void pack_confirmed(void *arg, int result, const struct hib_error *error)
-{
-	struct pack_upload *upload = arg;
-	struct snapshot_writer *writer = upload->writer;
-	struct hib_error fault = HIB_ERROR_INIT;
-
-	if (result == 0) {
-		result = fault_point("upload.pack.after");
-		if (result < 0) {
-			hib_fail(&fault, -result,
-				 "fault point upload.pack.after");
-			error = &fault;
-		}
-	}
-	if (result < 0)
-		fail_writer(writer, result, error);
-	upload_free(upload);
-	pthread_mutex_lock(&writer->lock);
-	writer->in_flight--;
-	pthread_cond_broadcast(&writer->changed);
-	pthread_mutex_unlock(&writer->lock);
-}
-
-/* Seals a pack that nobody adds to any more, and sends it. Takes it over. */
-static int send_pack(struct snapshot_writer *writer, struct pack_upload *upload,
-		     struct hib_error *error)
-{
-	int r = pack_seal(&upload->pack, upload->id);
-
-	if (r < 0)
-		r = hib_fail(error, ENOMEM, "out of memory");
-	if (r == 0) {
-		r = fault_point("upload.pack.before");
-		if (r < 0)
-			hib_fail(error, -r, "fault point upload.pack.before");
-	}
-	if (r < 0) {
-		upload_free(upload);
-		return r;
-	}
-	lineage_pack_key(&writer->lineage, upload->id, upload->key);
-	upload->call = (struct store_call){
-		.cancel = &writer->cancel,
-		.progress = writer->progress,
-		.body_sha256 = upload->id,
-	};
-	pthread_mutex_lock(&writer->lock);
-	memcpy(writer->packs[upload->index], upload->id, PACK_ID_BYTES);
-	writer->in_flight++;
-	pthread_mutex_unlock(&writer->lock);
-	store_put_async(engine_store(writer->engine), upload->key,
-			upload->pack.data, upload->pack.size, 0, &upload->call,
-			pack_confirmed, upload);
-	return 0;
-}
-
-static int add_pack_locked(struct snapshot_writer *writer,
-			   struct pack_upload *upload)
-{
-	if (writer->pack_count == writer->pack_capacity) {
-		uint32_t capacity = writer->pack_capacity * 2 + 16;
-		uint8_t(*grown)[PACK_ID_BYTES] =
-			reallocarray(writer->packs, capacity, sizeof(*grown));
-
-		if (!grown)
-			return -ENOMEM;
-		writer->packs = grown;
-		writer->pack_capacity = capacity;
-	}
-	upload->index = writer->pack_count++;
-	writer->open = upload;
-	return 0;
-}
-
-/*
- * Opens a pack; the lock is given up while waiting for a buffer, during which
- * other workers wait for this one.
- */
-static int open_pack_locked(struct snapshot_writer *writer)
-{
-	struct pack_upload *upload = calloc(1, sizeof(*upload));
-	uint8_t *buffer = NULL;
-	int r = -ENOMEM;
-
-	if (!upload)
-		return r;
-	upload->writer = writer;
-	writer->opening = true;
-	pthread_mutex_unlock(&writer->lock);
-	r = engine_buffer_get(writer->engine, ENGINE_UPLOAD, &writer->cancel,
-			      NULL, &buffer);
-	pthread_mutex_lock(&writer->lock);
-	writer->opening = false;
-	pthread_cond_broadcast(&writer->changed);
-	if (r == 0) {
-		upload->buffer = buffer;
-		pack_init(&upload->pack, buffer,
-			  writer->engine->config.pack_bytes);
-		r = add_pack_locked(writer, upload);
-	}
-	if (r < 0) {
-		/* the engine's lock is taken under no other */
-		pthread_mutex_unlock(&writer->lock);
-		upload_free(upload);
-		pthread_mutex_lock(&writer->lock);
-	}
-	return r;
-}
-
-/* What was the first failure, for a caller that was only told to stop. */
-static int writer_failure(struct snapshot_writer *writer, int r,
-			  struct hib_error *error)
-{
-	pthread_mutex_lock(&writer->lock);
-	if (writer->result < 0) {
-		r = writer->result;
-		if (error)
-			*error = writer->error;
-	} else if (error && !error->code) {
-		hib_fail(error, -r, r == -ENOMEM ? "out of memory" :
-						   "cancelled");
-	}
-	pthread_mutex_unlock(&writer->lock);
-	return r;
-}
-
-/* A chunk that the lineage does not have: into the open pack, or a new one. */
-static int store_chunk(struct snapshot_writer *writer, const void *stored,
-		       uint32_t stored_bytes, uint32_t plain_bytes,
-		       uint32_t flags, struct chunk_record *record,
-		       struct hib_error *error)
-{
-	struct pack_upload *full = NULL;
-	const struct chunk_record *known;
-	int r = 0;
-
-	pthread_mutex_lock(&writer->lock);
-	for (;;) {
-		while (writer->opening && !writer->result)
-			pthread_cond_wait(&writer->changed, &writer->lock);
-		/* the other worker may have had the same bytes */
-		known = chunk_set_find(&writer->known, record->id);
-		if (known || writer->result)
-			break;
-		if (writer->open &&
-		    pack_has_room(&writer->open->pack, stored_bytes)) {
-			record->pack = writer->open->index;
-			r = pack_append(&writer->open->pack, stored,
-					stored_bytes, plain_bytes, flags,
-					record);
-			if (r == 0)
-				r = chunk_set_add(&writer->known, record);
-			break;
-		}
-		full = TAKE_PTR(writer->open);
-		if (full) {
-			pthread_mutex_unlock(&writer->lock);
-			r = send_pack(writer, full, error);
-			pthread_mutex_lock(&writer->lock);
-		} else {
-			r = open_pack_locked(writer);
-		}
-		if (r < 0)
-			break;
-	}
-	if (known)
-		*record = *known;
-	if (r == 0)
-		r = writer->result;
-	pthread_mutex_unlock(&writer->lock);
-	return r < 0 ? writer_failure(writer, r, error) : 0;
-}
-
 /* ---- chunks ---- */
 
 static uint64_t chunk_length(const struct source_file *file, uint64_t chunk)
@@ -353,19 +51,6 @@ static uint64_t chunk_length(const struct source_file *file, uint64_t chunk)
 	uint64_t left = file->size - offset;
 
 	return left < file->chunk_bytes ? left : file->chunk_bytes;
-}
-
-static bool find_known(struct snapshot_writer *writer,
-		       struct chunk_record *record)
-{
-	const struct chunk_record *known;
-
-	pthread_mutex_lock(&writer->lock);
-	known = chunk_set_find(&writer->known, record->id);
-	if (known)
-		*record = *known;
-	pthread_mutex_unlock(&writer->lock);
-	return known != NULL;
 }
 
 static bool wants_compression(struct snapshot_writer *writer)
@@ -431,7 +116,7 @@ static int take_chunk(struct round *round, struct source_file *file,
 		return hib_fail(error, ENOMEM, "out of memory");
 	progress_add_bytes_hashed(progress, size);
 	record->flags = 0;
-	if (find_known(round->writer, record)) {
+	if (writer_find(round->writer, record)) {
 		progress_add_bytes_skipped(progress, size);
 		return 0;
 	}
@@ -441,8 +126,8 @@ static int take_chunk(struct round *round, struct source_file *file,
 		return hib_fail(error, ENOMEM, "out of memory");
 	if (turn != NO_TURN)
 		wait_for_turn(round->writer, turn);
-	return store_chunk(round->writer, stored, stored_bytes, (uint32_t)size,
-			   flags, record, error);
+	return writer_store(round->writer, stored, stored_bytes, (uint32_t)size,
+			    flags, record, error);
 }
 
 /* ---- holes ---- */
@@ -451,9 +136,9 @@ static int add_extent(struct source_file *file, size_t *capacity,
 		      uint64_t offset, uint64_t end)
 {
 	struct entry_extent *last =
-		file->ret_extent_count ?
-			&file->ret_extents[file->ret_extent_count - 1] :
-			NULL;
+		file->ret_extent_count
+			? &file->ret_extents[file->ret_extent_count - 1]
+			: NULL;
 
 	if (last && (last->offset + last->length == offset ||
 		     file->ret_extent_count == EXTENTS_MAX)) {
@@ -462,8 +147,8 @@ static int add_extent(struct source_file *file, size_t *capacity,
 	}
 	if (file->ret_extent_count == *capacity) {
 		size_t more = *capacity * 2 + 16;
-		struct entry_extent *grown = reallocarray(
-			file->ret_extents, more, sizeof(*grown));
+		struct entry_extent *grown =
+			reallocarray(file->ret_extents, more, sizeof(*grown));
 
 		if (!grown)
 			return -ENOMEM;
@@ -492,8 +177,8 @@ static int map_holes(struct source_file *file, int fd, struct hib_error *error)
 		hole = lseek(fd, data, SEEK_HOLE);
 		if (hole <= data)
 			break;
-		position = (uint64_t)hole < file->size ? (uint64_t)hole :
-							 file->size;
+		position = (uint64_t)hole < file->size ? (uint64_t)hole
+						       : file->size;
 		if (add_extent(file, &capacity, (uint64_t)data, position) < 0)
 			return hib_fail(error, ENOMEM, "out of memory");
 	}
@@ -515,9 +200,9 @@ static int each_data_run(const struct source_file *file,
 	uint64_t next = 0;
 
 	if (!file->ret_sparse)
-		return file->ret_record_count ?
-			       visit(arg, 0, file->ret_record_count) :
-			       0;
+		return file->ret_record_count
+			       ? visit(arg, 0, file->ret_record_count)
+			       : 0;
 	for (uint64_t i = 0; i < file->ret_extent_count; i++) {
 		const struct entry_extent *extent = &file->ret_extents[i];
 		uint64_t first = extent->offset / file->chunk_bytes;
@@ -566,9 +251,8 @@ static int begin_file(struct source_file *file, int fd,
 	struct coverage coverage = { .file = file };
 	int r;
 
-	file->ret_record_count =
-		file->size / file->chunk_bytes +
-		(file->size % file->chunk_bytes != 0);
+	file->ret_record_count = file->size / file->chunk_bytes +
+				 (file->size % file->chunk_bytes != 0);
 	if (file->ret_record_count > CHUNK_TABLE_MAX_RECORDS)
 		return hib_fail(error, EFBIG, "it has too many chunks");
 	file->ret_records =
@@ -633,7 +317,7 @@ static int take_head(struct engine_job *job, size_t item,
 	wait_for_turn(round->writer, item);
 	end_turn(round->writer, item);
 	if (r < 0)
-		fail_writer(round->writer, r, error);
+		writer_fail(round->writer, r, error);
 	return r;
 }
 
@@ -667,8 +351,8 @@ static int add_segments(void *arg, uint64_t first, uint64_t end)
 {
 	struct segmenting *segmenting = arg;
 	struct round *round = segmenting->round;
-	uint64_t step = SEGMENT_BYTES /
-			round->files[segmenting->file].chunk_bytes;
+	uint64_t step =
+		SEGMENT_BYTES / round->files[segmenting->file].chunk_bytes;
 
 	if (first == 0)
 		first = 1; /* the head has been read */
@@ -700,8 +384,8 @@ static int list_segments(struct round *round, struct hib_error *error)
 		struct segmenting segmenting = { round, i };
 
 		if (round->files[i].ret_records &&
-		    each_data_run(&round->files[i], add_segments,
-				  &segmenting) < 0)
+		    each_data_run(&round->files[i], add_segments, &segmenting) <
+			    0)
 			return hib_fail(error, ENOMEM, "out of memory");
 	}
 	return 0;
@@ -735,23 +419,12 @@ static void wake_writer(void *arg)
 	pthread_mutex_unlock(&writer->lock);
 }
 
-static int send_open_pack(struct snapshot_writer *writer,
-			  struct hib_error *error)
-{
-	struct pack_upload *upload;
-
-	pthread_mutex_lock(&writer->lock);
-	upload = TAKE_PTR(writer->open);
-	pthread_mutex_unlock(&writer->lock);
-	return upload ? send_pack(writer, upload, error) : 0;
-}
-
 /* After a failure: nothing is under way, and the first error is told. */
 static int end_failed(struct snapshot_writer *writer, int r,
 		      struct hib_error *error)
 {
 	cancel_request(&writer->cancel);
-	wait_for_packs(writer);
+	writer_wait_for_packs(writer);
 	return writer_failure(writer, r, error);
 }
 
@@ -784,7 +457,7 @@ int snapshot_writer_round(struct snapshot_writer *writer,
 			r = run_job(&round, round.segment_count, take_segment,
 				    error);
 		if (r == 0)
-			r = send_open_pack(writer, error);
+			r = writer_send_open(writer, error);
 		engine_round_end(writer->engine);
 	}
 	cancel_watch_remove(call->cancel, &watch);
@@ -801,39 +474,10 @@ int snapshot_writer_flush(struct snapshot_writer *writer,
 
 	writer->progress = call->progress;
 	cancel_watch_add(call->cancel, &watch);
-	r = send_open_pack(writer, error);
-	wait_for_packs(writer);
+	r = writer_send_open(writer, error);
+	writer_wait_for_packs(writer);
 	cancel_watch_remove(call->cancel, &watch);
 	if (r == 0 && (writer->result || cancel_requested(&writer->cancel)))
 		r = -ECANCELED;
 	return r < 0 ? end_failed(writer, r, error) : 0;
-}
-
-int snapshot_writer_append(struct snapshot_writer *writer,
-			   const struct source_file *file,
-			   struct chunk_table *table, uint64_t *ret_first,
-			   struct hib_error *error)
-{
-	uint32_t last_pack = UINT32_MAX, last_index = 0;
-	uint64_t first;
-	int r = chunk_table_extend(table, file->ret_record_count, &first);
-
-	for (uint64_t i = 0; i < file->ret_record_count && r == 0; i++) {
-		struct chunk_record *record = &table->records[first + i];
-
-		*record = file->ret_records[i];
-		if (record->flags & CHUNK_ZERO)
-			continue;
-		if (record->pack != last_pack) {
-			r = chunk_table_add_pack(table,
-						 writer->packs[record->pack],
-						 &last_index);
-			last_pack = record->pack;
-		}
-		record->pack = last_index;
-	}
-	if (r < 0)
-		return hib_fail_errno(error, -r, "build the chunk table");
-	*ret_first = first;
-	return 0;
 }

@@ -276,11 +276,18 @@ def test_the_first_failure_ends_a_bucket_pause_with_all_live(
     for number in range(4):
         fill(hibfs.mount / "bucket" / f"shard{number}", files=4, seed=number)
     before = tree_digest(hibfs.source / "bucket")
-    s3proxy.fault("error", status=403, method="PUT", path="/shard2/manifests/")
+    s3proxy.fault(
+        "error",
+        status=403,
+        code="AccessDenied",
+        method="PUT",
+        path="/shard2/manifests/",
+    )
     with pytest.raises(CtlError) as caught:
         hibfs.ctl("pause", "bucket")
     assert "shard2" in caught.value.stderr
-    task = hibfs.ctl("tasks")["tasks"][-1]
+    listed = hibfs.ctl("tasks")["tasks"][-1]
+    (task,) = hibfs.ctl("task", listed["id"])["tasks"]
     assert task["status"] == "failed"
     assert len(task["results"]) == 4
     assert [r["shard"] for r in task["results"] if r["status"] == "failed"] == [

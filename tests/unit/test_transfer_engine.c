@@ -93,10 +93,10 @@ static void make_file(struct fixture *f, const char *prefix, uint64_t size,
 	CHECK_INT(ftruncate(fd, (off_t)size), 0);
 	for (uint64_t at = 0; at < size; at += 65536)
 		if (!sparse || (at / 65536) % 7 == 3)
-			CHECK_INT(file_write_full(
-					  fd, data + at,
-					  size - at < 65536 ? size - at : 65536,
-					  at),
+			CHECK_INT(file_write_full(fd, data + at,
+						  size - at < 65536 ? size - at
+								    : 65536,
+						  at),
 				  0);
 	f->sizes[f->count++] = size;
 }

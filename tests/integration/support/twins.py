@@ -178,7 +178,7 @@ class Twins:
     def op_create(self):
         flags = self.random.choice(_ACCESS) | os.O_CREAT
         flags |= self.random.choice((0, 0, os.O_EXCL, os.O_TRUNC))
-        flags |= self.random.choice((0, 0, os.O_APPEND)) | os.O_NONBLOCK
+        flags |= os.O_NONBLOCK | self.random.choice((0, 0, os.O_APPEND))
         self._open(self._new_name(), flags, self._mode())
 
     def op_open(self):
