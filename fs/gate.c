@@ -139,7 +139,7 @@ static bool interrupt(struct fs *fs, uint64_t unique)
 {
 	struct fs_shard *shard = NULL;
 	struct parked *parked;
-	bool ended = false;
+	bool found, ended = false;
 
 	pthread_mutex_lock(&fs->gate.lock);
 	for (parked = *unique_slot(&fs->gate, unique); parked;
@@ -158,7 +158,8 @@ static bool interrupt(struct fs *fs, uint64_t unique)
 		for (parked = shard->gate.waking.first;
 		     parked && parked->unique != unique;)
 			parked = parked->next;
-	if (parked && !parked->stays) {
+	found = parked;
+	if (found && !parked->stays) {
 		queue_remove_locked(parked);
 		ended = true;
 	}
@@ -167,7 +168,7 @@ static bool interrupt(struct fs *fs, uint64_t unique)
 		parked->next = NULL;
 		answer_all(fs, parked, EINTR);
 	}
-	return parked;
+	return found;
 }
 
 /*
@@ -297,7 +298,7 @@ static bool keep(struct fs *fs, struct fs_shard *shard,
 	struct gate *gate = &shard->gate;
 	struct parked *parked = parked_new(shard, buf, passage->request);
 	bool ask = false;
-	int refusal;
+	int refusal, mode;
 
 	pthread_mutex_lock(&gate->lock);
 	if (may_pass(shard, passage, by_name)) {
@@ -308,16 +309,15 @@ static bool keep(struct fs *fs, struct fs_shard *shard,
 	refusal = refusal_locked(gate, passage->request, by_name);
 	if (refusal == 0 && !parked)
 		refusal = ENOMEM;
-	if (refusal == 0) {
-		if (atomic_load(&gate->mode) == GATE_OPEN ||
-		    passage->replayed) {
-			/* Nobody waits yet: this one asks. */
-			ask = !gate->waking.first;
-			index_add(&fs->gate, parked);
-			queue_add_locked(&gate->waking, parked, false);
-		} else {
-			park_locked(fs, parked, passage);
-		}
+	mode = atomic_load(&gate->mode);
+	if (refusal == 0 && (mode == GATE_OPEN ||
+			     (mode == GATE_DRAINING && passage->replayed))) {
+		/* A stub. The first one asks for all. */
+		ask = !gate->waking.first;
+		index_add(&fs->gate, parked);
+		queue_add_locked(&gate->waking, parked, false);
+	} else if (refusal == 0) {
+		park_locked(fs, parked, passage);
 	}
 	pthread_mutex_unlock(&gate->lock);
 	if (refusal) {

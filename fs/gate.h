@@ -37,6 +37,7 @@ struct fuse_buf;
 struct hold_pool;
 struct inode;
 struct parked;
+struct watch;
 
 enum gate_mode { GATE_OPEN, GATE_FROZEN, GATE_CLOSED, GATE_DRAINING };
 
@@ -58,6 +59,7 @@ struct gate {
 	struct parked_queue waking; /* for fs_shard_woken(); lock */
 	struct freeze *freeze; /* freeze.c's; lock */
 	struct hold_set *waiting; /* a freeze waits for it; lock */
+	struct watch *watch; /* watch.h; while frozen; lock */
 	/* Inodes that may be mapped for writing, by inode.noted_next; lock */
 	struct inode *noted;
 	/* In gate_fs.replay_first...; gate_fs.lock */
@@ -152,7 +154,7 @@ void gate_leave(struct fs *fs, const struct gate_token *token);
 /*
  * The inode is being opened for writing: it may be mapped from now until a
  * freeze sees that it is not. Called before the open is answered and with
- * none of the inode's locks held.
+ * none of the inode's locks held. These two are in watch.c.
  */
 void gate_note_writer(struct fs *fs, struct inode *inode);
 /* The inode ends; the kernel has forgotten it, so nothing maps it. */

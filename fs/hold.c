@@ -47,6 +47,7 @@
 
 #define STACK_BYTES (128 * 1024) /* of which a page or two are ever touched */
 #define READY_MAX 1024
+#define READY_STEP 16
 #define FUSE_MAGIC 0x65735546L
 /* Far beyond any date, and positive; 56 random bits each. */
 #define SECRET_MASK ((UINT64_C(1) << 56) - 1)
@@ -72,6 +73,7 @@ struct hold_pool {
 	uint64_t secret[2];
 	pthread_attr_t small;
 	atomic_int tokens; /* futex */
+	atomic_size_t warmed; /* what was last asked for */
 
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t changed; /* a thread is wanted, or has ended */
@@ -423,6 +425,11 @@ void hold_pool_warm(struct hold_pool *pool, size_t threads)
 {
 	if (threads > READY_MAX)
 		threads = READY_MAX;
+	if (threads <= atomic_load(&pool->warmed))
+		return;
+	/* Not for each single one. */
+	threads += READY_STEP;
+	atomic_store(&pool->warmed, threads);
 	pthread_mutex_lock(&pool->lock);
 	if (threads > pool->ready && start_master_locked(pool) == 0) {
 		pool->ready = threads;
@@ -577,6 +584,23 @@ struct hold_target hold_set_get(struct hold_set *set, size_t index)
 size_t hold_set_count(const struct hold_set *set)
 {
 	return set->count;
+}
+
+int hold_set_held_nodes(struct hold_set *set, uint64_t **ret, size_t *ret_count)
+{
+	uint64_t *nodes = calloc(set->count ? set->count : 1, sizeof(*nodes));
+	size_t count = 0, i;
+
+	if (!nodes)
+		return -ENOMEM;
+	pthread_mutex_lock(&set->pool->lock);
+	for (i = 0; i < set->count; i++)
+		if (set->targets[i].state == HOLD_HELD)
+			nodes[count++] = set->targets[i].nodeid;
+	pthread_mutex_unlock(&set->pool->lock);
+	*ret = nodes;
+	*ret_count = count;
+	return 0;
 }
 
 struct hold_set *hold_set_release(struct hold_set *set,
