@@ -77,9 +77,11 @@ lib_objects := $(filter-out $(hibctl_objects) $(O)/control/main.o,\
 programs := $(if $(wildcard control/main.c),$(O)/hibfs) \
 	$(if $(hibctl_objects),$(O)/hibctl)
 tests := $(TESTS:%=$(O)/tests/unit/%)
+# Programs that the integration tests run, beside hibfs and hibctl.
+tools := $(patsubst %.c,$(O)/%,$(wildcard tests/integration/tools/*.c))
 
 .PHONY: all
-all: $(programs)
+all: $(programs) $(if $(filter release,$(FLAVOR)),,$(tools))
 
 $(O)/hibfs: $(O)/control/main.o $(O)/libhibfs.a
 	$(call say,LINK)$(CC) $(ldflags) -o $@ $^ $(daemon_libs)
@@ -88,7 +90,7 @@ $(O)/hibfs: $(O)/control/main.o $(O)/libhibfs.a
 $(O)/hibctl: $(hibctl_objects) $(O)/libhibfs.a
 	$(call say,LINK)$(CC) $(ldflags) -o $@ $^ $(jansson_libs)
 
-$(tests): $(O)/%: $(O)/%.o $(O)/libhibfs.a
+$(tests) $(tools): $(O)/%: $(O)/%.o $(O)/libhibfs.a
 	$(call say,LINK)$(CC) $(ldflags) -o $@ $^ $(daemon_libs)
 
 $(O)/libhibfs.a: $(lib_objects)
@@ -102,8 +104,8 @@ $(O)/%.o: %.c Makefile build/fuse.mk
 build/fuse.mk: tests/env/libfuse.sh
 	tests/env/libfuse.sh build
 
-.PRECIOUS: $(O)/tests/unit/%.o
--include $(lib_objects:.o=.d) $(hibctl_objects:.o=.d) $(tests:=.d) \
+.PRECIOUS: $(O)/tests/unit/%.o $(O)/tests/integration/tools/%.o
+-include $(lib_objects:.o=.d) $(hibctl_objects:.o=.d) $(tests:=.d) $(tools:=.d) \
 	$(O)/control/main.d
 
 # The tests of this flavor; a failure does not keep the next from running.

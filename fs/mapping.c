@@ -124,10 +124,14 @@ static int scan_threads(struct scan *scan, int procfd, const char *pid)
 {
 	CLEANUP_CLOSEDIR DIR *dir = NULL;
 	struct dirent *entry;
+	struct stat attr;
 	char path[64];
 	int fd, r = -ESRCH;
 
 	snprintf(path, sizeof(path), "%.20s/task", pid);
+	/* One thread, like those of the kernel. */
+	if (fstatat(procfd, path, &attr, 0) < 0 || attr.st_nlink <= 3)
+		return -ESRCH;
 	fd = openat(procfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return -ESRCH;
@@ -146,17 +150,21 @@ static int scan_all(struct scan *scan)
 {
 	CLEANUP_CLOSEDIR DIR *proc = opendir("/proc");
 	struct dirent *entry;
+	char self[32];
 	int r = 0;
 
 	if (!proc)
 		return -EPERM;
+	snprintf(self, sizeof(self), "%d", (int)getpid());
 	while (r == 0 && (entry = readdir(proc))) {
-		if (!is_number(entry->d_name))
+		if (!is_number(entry->d_name) ||
+		    strcmp(entry->d_name, self) == 0)
 			continue;
 		r = scan_task(scan, dirfd(proc), entry->d_name);
 		if (r == -ESRCH)
 			r = scan_threads(scan, dirfd(proc), entry->d_name);
-		if (r == -ESRCH)
+		/* Some machines hide init; it maps no one's data files. */
+		if (r == -ESRCH || strcmp(entry->d_name, "1") == 0)
 			r = 0;
 	}
 	return r;

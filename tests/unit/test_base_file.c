@@ -112,7 +112,8 @@ TEST(directories_are_made_and_opened_only_beneath)
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		if (strcmp(bad[i], "a/") == 0)
 			continue;
-		CHECK_INT(dir_open(fd, bad[i], &deep, NULL), -EINVAL);
+		if (strcmp(bad[i], ".") != 0) /* dirfd's own: may be opened */
+			CHECK_INT(dir_open(fd, bad[i], &deep, NULL), -EINVAL);
 		CHECK_INT(dir_make(fd, bad[i], 0700, &deep, NULL), -EINVAL);
 	}
 	CHECK_INT(dir_open(fd, "a/none", &deep, NULL), -ENOENT);
