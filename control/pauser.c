@@ -3,8 +3,6 @@
  * threads of parallel_run(), each shard by one of them at a time, so a
  * struct pausing needs no lock.
  */
-#include "control/pauser.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -15,57 +13,15 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/file.h"
-#include "control/capture.h"
-#include "control/daemon_internal.h"
 #include "control/evict.h"
-#include "control/outcome.h"
 #include "control/parallel.h"
+#include "control/pauser_internal.h"
 #include "fs/tree.h"
-#include "transfer/snapshot.h"
 
 /* A round is repeated while it found more than this, and less than before. */
 #define ROUND_LARGE_BYTES (16u << 20)
 #define ROUNDS_MAX 5
 #define SHARDS_AT_ONCE 8
-
-struct pausing {
-	struct shard *shard;
-	struct lineage lineage;
-	struct capture *capture;
-	struct manifest *manifest;
-	struct chunk_table *table;
-	uint64_t epoch, seq, parent_seq;
-	int64_t started_ms;
-	bool stepped; /* PAUSING is written */
-	bool frozen;
-	bool evicting; /* COMMITTED is written: no way back */
-	struct outcome outcome;
-};
-
-struct pause_job;
-typedef int (*pause_step)(struct pause_job *job, struct pausing *p,
-			  struct cancel *cancel, struct hib_error *error);
-
-struct pause_job {
-	struct job job;
-	char *bucket;
-	struct daemon_pause_params params; /* without its target */
-	struct pausing *shards;
-	size_t count;
-	/* while it runs */
-	struct daemon *daemon;
-	struct task *task;
-	pause_step step;
-};
-
-static struct store_call store_call_of(struct pause_job *job,
-				       struct cancel *cancel)
-{
-	return (struct store_call){
-		.cancel = cancel,
-		.progress = task_progress(job->task),
-	};
-}
 
 /* ---- 1. prepare ---- */
 
@@ -175,7 +131,7 @@ static int read_parent(struct pause_job *job, struct pausing *p,
 static int prepare(struct pause_job *job, struct pausing *p,
 		   struct cancel *cancel, struct hib_error *error)
 {
-	struct store_call store_call = store_call_of(job, cancel);
+	struct store_call store_call = pause_store_call(job, cancel);
 	struct engine_call call = { cancel, task_progress(job->task) };
 	struct chunk_table *parent_table = NULL;
 	struct manifest *parent = NULL;
@@ -235,137 +191,6 @@ static int last_round(struct pause_job *job, struct pausing *p,
 	if (r == 0)
 		r = capture_finish(p->capture, &call, &p->manifest, &p->table,
 				   error);
-	return r;
-}
-
-/* ---- 4. commit ---- */
-
-static int fill_header(struct pause_job *job, struct pausing *p)
-{
-	struct manifest *m = p->manifest;
-
-	m->bucket = strdup(shard_bucket(p->shard));
-	m->shard = strdup(shard_name(p->shard));
-	if (!m->bucket || !m->shard)
-		return -ENOMEM;
-	m->seq = p->seq;
-	m->parent_seq = p->parent_seq;
-	m->epoch = p->epoch;
-	snprintf(m->node, sizeof(m->node), "%s", job->daemon->node.name);
-	snprintf(m->task, sizeof(m->task), "%s", task_id(job->task));
-	m->started_ms = p->started_ms;
-	m->committed_ms = clock_realtime_ms();
-	snprintf(m->tool_version, sizeof(m->tool_version), "hibfs %s",
-		 HIBFS_VERSION);
-	return 0;
-}
-
-static int commit(struct pause_job *job, struct pausing *p,
-		  struct cancel *cancel, struct hib_error *error)
-{
-	struct store_call call = store_call_of(job, cancel);
-	int r;
-
-	if (fill_header(job, p) < 0)
-		return hib_fail(error, ENOMEM, "out of memory");
-	r = snapshot_commit(job->daemon->store, &p->lineage, p->manifest,
-			    p->table, &call, error);
-	if (r == -EEXIST)
-		return hib_fail(
-			error, ESTALE,
-			"somebody else committed snapshot %llu of %s in the meantime; nothing was evicted here, pause again",
-			(unsigned long long)p->manifest->seq,
-			shard_text(p->shard));
-	p->seq = p->manifest->seq;
-	return r;
-}
-
-/* A shard that this node owned and that was removed through the mount. */
-static bool is_removed(struct pause_job *job, const struct bucket_shard *entry)
-{
-	struct shard_record record;
-	struct shard *shard;
-
-	if (shards_find(job->daemon->shards, job->bucket, entry->name, true,
-			&shard, NULL) < 0 ||
-	    !shard_is_recorded(shard) || shard_has_tree(shard))
-		return false;
-	shard_get_record(shard, &record);
-	return record.state == SHARD_LIVE && record.epoch >= entry->epoch;
-}
-
-/*
- * What the bucket's index says of the shards that this pause is not about: it
- * stays, since they may be other nodes', but for those that are gone.
- */
-static int read_bucket_index(struct pause_job *job,
-			     const struct lineage *lineage,
-			     const struct store_call *call,
-			     struct bucket_index **ret, struct hib_error *error)
-{
-	struct bucket_index *index = bucket_index_new(job->bucket);
-	struct bucket_index *before = NULL;
-	int r;
-
-	if (!index)
-		return hib_fail(error, ENOMEM, "out of memory");
-	r = snapshot_read_bucket(job->daemon->store, lineage, call, &before,
-				 error);
-	if (r == 0)
-		memcpy(index->uuid, before->uuid, sizeof(index->uuid));
-	else if (r == -ENOENT)
-		r = 0;
-	for (size_t i = 0; r == 0 && before && i < before->shard_count; i++)
-		if (!is_removed(job, &before->shards[i]))
-			r = bucket_index_set(index, &before->shards[i]);
-	bucket_index_free(before);
-	if (r < 0) {
-		bucket_index_free(index);
-		return r;
-	}
-	*ret = index;
-	return 0;
-}
-
-static int write_bucket_index(struct pause_job *job, struct cancel *cancel,
-			      struct hib_error *error)
-{
-	struct store_call call = store_call_of(job, cancel);
-	struct bucket_index *index = NULL;
-	struct lineage lineage;
-	struct stat status;
-	int r;
-
-	r = lineage_init_bucket(&lineage, job->bucket, error);
-	if (r == 0)
-		r = read_bucket_index(job, &lineage, &call, &index, error);
-	if (r < 0)
-		return r;
-	if (fstatat(fs_source_fd(job->daemon->fs), job->bucket, &status,
-		    AT_SYMLINK_NOFOLLOW) == 0) {
-		index->mode = status.st_mode & 07777;
-		index->uid = status.st_uid;
-		index->gid = status.st_gid;
-	}
-	snprintf(index->node, sizeof(index->node), "%s",
-		 job->daemon->node.name);
-	index->written_ms = clock_realtime_ms();
-	for (size_t i = 0; r == 0 && i < job->count; i++) {
-		const struct pausing *p = &job->shards[i];
-		struct bucket_shard entry = {
-			.name = p->manifest->shard,
-			.seq = p->seq,
-			.epoch = p->epoch,
-			.logical_bytes = p->manifest->logical_bytes,
-			.files = p->manifest->file_count,
-		};
-
-		r = bucket_index_set(index, &entry);
-	}
-	if (r == 0)
-		r = snapshot_write_bucket(job->daemon->store, &lineage, index,
-					  &call, error);
-	bucket_index_free(index);
 	return r;
 }
 
@@ -513,6 +338,48 @@ static int run_step(struct pause_job *job, const char *phase, pause_step step,
 			    error);
 }
 
+/* Everything goes on while it waits; 1 when there was something to wait for. */
+static int wait_for_handles(struct pause_job *job, struct cancel *cancel,
+			    struct hib_error *error)
+{
+	int waited = 0;
+
+	thaw_all(job);
+	log_info(job->daemon->log, "pause waits: %s", error->message);
+	progress_set_phase(task_progress(job->task), "waiting for open files");
+	for (size_t i = 0; i < job->count; i++) {
+		struct pausing *p = &job->shards[i];
+		int r = fs_shard_wait_closed(job->daemon->fs,
+					     shard_fs(p->shard), cancel);
+
+		if (r < 0)
+			return hib_fail(error, -r, "cancelled");
+		waited |= r;
+		p->outcome = (struct outcome){ 0 };
+	}
+	return waited;
+}
+
+static int lock_and_finish(struct pause_job *job, struct cancel *cancel,
+			   struct hib_error *error)
+{
+	for (;;) {
+		int r = freeze_all(job, error), waited;
+
+		if (r == 0)
+			r = run_step(job, "locked, uploading", last_round,
+				     cancel, error);
+		if (r != -EBUSY || !job->params.wait_handles)
+			return r;
+		waited = wait_for_handles(job, cancel, error);
+		if (waited < 0)
+			return waited;
+		/* nobody has a handle: mapped, and that may last */
+		if (!waited)
+			return r;
+	}
+}
+
 static int pause_all(struct pause_job *job, struct hib_error *error)
 {
 	struct cancel *cancel = task_cancel(job->task);
@@ -521,14 +388,11 @@ static int pause_all(struct pause_job *job, struct hib_error *error)
 	if (r == 0)
 		r = run_step(job, "uploading", prepare, cancel, error);
 	if (r == 0)
-		r = freeze_all(job, error);
+		r = lock_and_finish(job, cancel, error);
 	if (r == 0)
-		r = run_step(job, "locked, uploading", last_round, cancel,
-			     error);
+		r = run_step(job, "committing", pause_commit, cancel, error);
 	if (r == 0)
-		r = run_step(job, "committing", commit, cancel, error);
-	if (r == 0)
-		r = write_bucket_index(job, cancel, error);
+		r = pause_write_bucket(job, cancel, error);
 	if (r == 0 && task_commit(job->task) < 0)
 		r = hib_fail(error, ECANCELED, "cancelled");
 	if (r == 0)

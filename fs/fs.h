@@ -29,6 +29,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/cancel.h"
 #include "base/error.h"
 #include "base/log.h"
 
@@ -152,6 +153,14 @@ int fs_shard_check(struct fs *fs, struct fs_shard *shard,
  */
 int fs_shard_close(struct fs *fs, struct fs_shard *shard,
 		   struct hib_error *error);
+
+/*
+ * Waits until no file of the shard is open: 1 when it had to wait, 0 when there
+ * was nothing to wait for, -ECANCELED. For the time after fs_shard_close() said
+ * who has files open, thawed.
+ */
+int fs_shard_wait_closed(struct fs *fs, struct fs_shard *shard,
+			 struct cancel *cancel);
 
 /*
  * Ends freeze and close. What was parked goes on, in order: on a live shard as

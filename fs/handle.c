@@ -321,5 +321,5 @@ void handle_close(struct fs *fs, struct handle *handle)
 	handle_free(fs, handle);
 	atomic_fetch_sub(&fs->open_handles, 1);
 	if (shard)
-		atomic_fetch_sub(&shard->open_files, 1);
+		shard_file_closed(shard);
 }

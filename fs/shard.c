@@ -70,6 +70,7 @@ static struct fs_shard *shard_free(struct fs_shard *shard)
 	if (!shard)
 		return NULL;
 	gate_shard_done(shard);
+	pthread_cond_destroy(&shard->closed);
 	pthread_mutex_destroy(&shard->lock);
 	free(shard);
 	return NULL;
@@ -217,6 +218,7 @@ static struct fs_shard *get_shard_locked(struct shard_table *table,
 	atomic_init(&shard->name, name);
 	atomic_init(&shard->place, FS_PLACE_NONE);
 	pthread_mutex_init(&shard->lock, NULL);
+	pthread_cond_init(&shard->closed, NULL);
 	link_shard_locked(table, shard);
 	return shard;
 }
@@ -534,6 +536,44 @@ int shard_writers(struct fs *fs, struct fs_shard *shard, struct inode ***ret,
 	*ret = all;
 	*ret_count = count;
 	return 0;
+}
+
+/*
+ * ---- Open files ----
+ */
+
+static void wake_waiters(void *arg)
+{
+	struct fs_shard *shard = arg;
+
+	pthread_mutex_lock(&shard->lock);
+	pthread_cond_broadcast(&shard->closed);
+	pthread_mutex_unlock(&shard->lock);
+}
+
+void shard_file_closed(struct fs_shard *shard)
+{
+	if (atomic_fetch_sub(&shard->open_files, 1) == 1)
+		wake_waiters(shard);
+}
+
+int fs_shard_wait_closed(struct fs *fs, struct fs_shard *shard,
+			 struct cancel *cancel)
+{
+	struct cancel_watch watch = { .wake = wake_waiters, .arg = shard };
+	int r = 0;
+
+	(void)fs;
+	cancel_watch_add(cancel, &watch);
+	pthread_mutex_lock(&shard->lock);
+	while (atomic_load(&shard->open_files) && r >= 0) {
+		r = cancel_requested(cancel) ? -ECANCELED : 1;
+		if (r > 0)
+			pthread_cond_wait(&shard->closed, &shard->lock);
+	}
+	pthread_mutex_unlock(&shard->lock);
+	cancel_watch_remove(cancel, &watch);
+	return r;
 }
 
 /*

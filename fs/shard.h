@@ -55,6 +55,7 @@ struct fs_shard {
 	struct inode_key directory;
 	bool directory_known; /* lock */
 	atomic_uint_fast64_t open_files; /* handles of regular files */
+	pthread_cond_t closed; /* with lock: open_files may have become 0 */
 
 	struct gate gate; /* gate.c's own */
 };
@@ -130,6 +131,9 @@ void shard_each(struct fs *fs, void (*visit)(void *arg, struct fs_shard *shard),
  */
 bool shard_writer_add(struct fs_shard *shard, struct inode *inode);
 void shard_writer_remove(struct fs_shard *shard, struct inode *inode);
+
+/* A handle of a regular file is gone. */
+void shard_file_closed(struct fs_shard *shard);
 
 /*
  * The inodes that are open for writing in passthrough, each with a reference

@@ -352,6 +352,24 @@ def test_an_open_file_keeps_a_shard_from_being_paused(mounted):
     mounted.ctl("pause", "bucket/shard")
 
 
+def test_a_pause_can_wait_for_open_files(mounted):
+    shard = mounted.mount / "bucket" / "shard"
+    fill(shard)
+    with open(shard / "0002.seg", "r+b") as file:
+        task = mounted.ctl("pause", "--wait-handles", "--no-wait", "bucket/shard")[
+            "task"
+        ]
+        wait_until(
+            lambda: mounted.ctl("task", task)["tasks"][0]["progress"]["phase"]
+            == "waiting for open files",
+            "the pause waits",
+        )
+        file.write(b"still writable")
+    mounted.ctl("wait", task)
+    assert state(mounted, "bucket/shard") == "hibernated"
+    assert (shard / "0002.seg").read_bytes().startswith(b"still writable")
+
+
 @pytest.mark.req("T8")
 def test_without_bucket_json_or_manifest_resume_refuses(mounted_on_each, make_hibfs):
     hibfs = mounted_on_each
