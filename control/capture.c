@@ -271,8 +271,10 @@ static int read_files(struct capture *capture, struct capture_round *round,
 
 		round->files++;
 		round->bytes += file->source.size;
-		if (!file->read)
+		if (!file->read) {
+			round->kept_bytes += file->source.size;
 			continue;
+		}
 		round->changed_files++;
 		round->changed_bytes += file->source.size;
 		capture->reading[count] = i;
@@ -294,6 +296,64 @@ static int compare_entries_of_files(const void *a, const void *b)
 	const struct captured_file *left = a, *right = b;
 
 	return left->entry < right->entry ? -1 : left->entry > right->entry;
+}
+
+/* One file as the parent snapshot has it. */
+static int preload_file(const struct capture *capture,
+			const struct file_identity *known,
+			struct captured_file *file)
+{
+	const struct manifest_entry *entry =
+		&capture->parent_manifest->entries[known->entry];
+	size_t records = entry->chunk_count * sizeof(struct chunk_record);
+	size_t extents = entry->extent_count * sizeof(struct entry_extent);
+
+	file->identity = known->identity;
+	file->noted = true;
+	file->source = (struct source_file){
+		.size = entry->size,
+		.chunk_bytes = entry->chunk_bytes,
+		.ret_record_count = entry->chunk_count,
+		.ret_sparse = entry->sparse,
+		.ret_extent_count = entry->extent_count,
+	};
+	file->source.ret_records = malloc(records + 1);
+	file->source.ret_extents = malloc(extents + 1);
+	if (!file->source.ret_records || !file->source.ret_extents)
+		return -ENOMEM;
+	memcpy(file->source.ret_records,
+	       &capture->parent_table->records[entry->first_chunk], records);
+	if (extents)
+		memcpy(file->source.ret_extents, entry->extents, extents);
+	return 0;
+}
+
+int capture_preload(struct capture *capture,
+		    const struct identities *identities,
+		    struct hib_error *error)
+{
+	const struct manifest *parent = capture->parent_manifest;
+
+	if (!parent || parent->seq != identities->seq)
+		return 0;
+	capture->files = calloc(identities->count + 1, sizeof(*capture->files));
+	if (!capture->files)
+		return hib_fail(error, ENOMEM, "out of memory");
+	for (size_t i = 0; i < identities->count; i++) {
+		const struct file_identity *known = &identities->files[i];
+
+		if (known->entry >= parent->entry_count ||
+		    parent->entries[known->entry].type != ENTRY_FILE ||
+		    parent->entries[known->entry].size != known->identity.size)
+			continue;
+		if (preload_file(capture, known,
+				 &capture->files[capture->file_count++]) < 0)
+			return hib_fail(error, ENOMEM, "out of memory");
+	}
+	if (capture->file_count)
+		qsort(capture->files, capture->file_count,
+		      sizeof(*capture->files), compare_files);
+	return 0;
 }
 
 int capture_run_round(struct capture *capture, const struct engine_call *call,

@@ -18,6 +18,7 @@
 
 #include "base/cancel.h"
 #include "base/error.h"
+#include "control/identities.h"
 #include "meta/manifest.h"
 #include "transfer/chunk_table.h"
 #include "transfer/engine.h"
@@ -35,11 +36,21 @@ int capture_new(struct engine *engine, const struct lineage *lineage, int dirfd,
 		struct hib_error *error);
 struct capture *capture_free(struct capture *capture);
 
+/*
+ * Before the first round: files that still have these identities are what the
+ * parent snapshot has of them, and are not read. Ignored when they were noted
+ * for another snapshot. -ENOMEM.
+ */
+int capture_preload(struct capture *capture,
+		    const struct identities *identities,
+		    struct hib_error *error);
+
 /* What a round found. */
 struct capture_round {
 	uint64_t files, bytes; /* in the shard */
 	uint64_t changed_files,
 		changed_bytes; /* of these, read in this round */
+	uint64_t kept_bytes; /* of these, known from before and not read */
 };
 
 /* Walks the shard and reads what changed. */

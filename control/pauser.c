@@ -128,6 +128,19 @@ static int read_parent(struct pause_job *job, struct pausing *p,
 	return r;
 }
 
+/* What the last resume noted only saves work: without it all is read. */
+static int preload(struct pause_job *job, struct pausing *p,
+		   struct hib_error *error)
+{
+	CLEANUP(identities_done) struct identities identities = { 0 };
+	struct hib_error ignored = HIB_ERROR_INIT;
+
+	if (identities_load(job->daemon->hibfs_fd, p->shard, &identities,
+			    &ignored) < 0)
+		return 0;
+	return capture_preload(p->capture, &identities, error);
+}
+
 static int prepare(struct pause_job *job, struct pausing *p,
 		   struct cancel *cancel, struct hib_error *error)
 {
@@ -155,11 +168,16 @@ static int prepare(struct pause_job *job, struct pausing *p,
 	}
 	r = capture_new(job->daemon->engine, &p->lineage, dirfd, parent,
 			parent_table, &p->capture, error);
+	if (r == 0)
+		r = preload(job, p, error);
 	for (int i = 0; r == 0 && i < ROUNDS_MAX; i++) {
 		r = fault_point("pause.round.before");
 		if (r < 0)
 			return hib_fail(error, -r, "fault point");
 		r = capture_run_round(p->capture, &call, &round, error);
+		if (r == 0 && i == 0)
+			progress_add_bytes_skipped(call.progress,
+						   round.kept_bytes);
 		if (r < 0 || round.changed_bytes < ROUND_LARGE_BYTES ||
 		    round.changed_bytes > before.changed_bytes / 2)
 			break;

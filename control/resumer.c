@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/fault.h"
 #include "base/file.h"
+#include "control/identities.h"
 #include "control/parallel.h"
 #include "control/resumer_internal.h"
 #include "control/trash.h"
@@ -103,6 +104,32 @@ static int sync_staging(struct resume_job *job, struct hib_error *error)
 	if (job->count && syncfs(job->task_fd) < 0)
 		return hib_fail_errno(error, errno,
 				      "write the staged files to the disk");
+	return 0;
+}
+
+/*
+ * Notes what the files are now, before anybody can change them. It saves the
+ * next pause from reading them; without it everything is read.
+ */
+static int note_identities(struct resume_job *job, struct resuming *s,
+			   struct cancel *cancel, struct hib_error *error)
+{
+	struct hib_error note_error = HIB_ERROR_INIT;
+	struct identities identities = { 0 };
+	int r = identities_note(s->staging_fd, s->manifest, &identities,
+				&note_error);
+
+	(void)cancel;
+	(void)error;
+	if (r == 0)
+		r = identities_save(job->daemon->hibfs_fd, s->shard,
+				    &identities, &note_error);
+	if (r < 0)
+		log_warning(
+			job->daemon->log,
+			"resume of %s: the next pause will read everything: %s",
+			shard_text(s->shard), note_error.message);
+	identities_done(&identities);
 	return 0;
 }
 
@@ -293,6 +320,8 @@ static int resume_all(struct resume_job *job, struct hib_error *error)
 		r = run_step(job, "downloading", stage, cancel, error);
 	if (r == 0)
 		r = sync_staging(job, error);
+	if (r == 0)
+		r = run_step(job, "publishing", note_identities, cancel, error);
 	if (r == 0 && task_commit(job->task) < 0)
 		r = hib_fail(error, ECANCELED, "cancelled");
 	if (r == 0)

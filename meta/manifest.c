@@ -146,6 +146,13 @@ uint64_t manifest_group_count(const struct manifest *manifest)
 	return groups;
 }
 
+/* Stays at the highest number, which no manifest may tell. */
+static void add_up(uint64_t *sum, uint64_t more)
+{
+	if (__builtin_add_overflow(*sum, more, sum))
+		*sum = UINT64_MAX;
+}
+
 int manifest_count(const struct manifest *manifest, struct manifest *ret)
 {
 	CLEANUP_FREE bool *seen =
@@ -164,8 +171,8 @@ int manifest_count(const struct manifest *manifest, struct manifest *ret)
 		else
 			ret->file_count++;
 		if (entry->type == ENTRY_FILE && first) {
-			ret->logical_bytes += entry->size;
-			ret->chunk_count += entry->chunk_count;
+			add_up(&ret->logical_bytes, entry->size);
+			add_up(&ret->chunk_count, entry->chunk_count);
 		}
 	}
 	return 0;
@@ -381,7 +388,9 @@ static int write_object(struct buffer *out, json_t *object)
 	json_decref(object);
 	if (!text)
 		return -ENOMEM;
-	r = buffer_append_string(out, text);
+	r = strlen(text) > MANIFEST_MAX_LINE_BYTES
+		    ? -EMSGSIZE
+		    : buffer_append_string(out, text);
 	free(text);
 	if (r == 0)
 		r = buffer_append(out, "\n", 1);
@@ -405,6 +414,10 @@ int manifest_write(const struct manifest *manifest, struct buffer *out,
 
 		r = write_object(out, entry_json(entry, manifest_is_first_name(
 								entry, seen)));
+		if (r < 0)
+			return hib_fail_errno(error, -r,
+					      "build the manifest: \"%.200s\"",
+					      entry->path);
 	}
 	if (r == 0)
 		r = write_object(out, end_json(manifest));

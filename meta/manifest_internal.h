@@ -7,6 +7,9 @@
 
 #include "meta/manifest.h"
 
+/* Of one JSON text: 65,536 extents or 12 MiB of xattrs fit well. */
+#define MANIFEST_MAX_LINE_BYTES ((size_t)16 << 20)
+
 const char *manifest_type_name(enum entry_type type);
 int manifest_type_parse(const char *text, enum entry_type *ret);
 int manifest_compare_paths(const char *a, const char *b);

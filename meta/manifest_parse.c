@@ -47,6 +47,7 @@ static int next_object(struct parser *parser, json_t **ret)
 {
 	json_error_t error;
 	json_t *object;
+	size_t left;
 
 	while (parser->offset < parser->size &&
 	       strchr(" \t\r\n", parser->data[parser->offset]) &&
@@ -54,12 +55,14 @@ static int next_object(struct parser *parser, json_t **ret)
 		parser->offset++;
 	if (parser->offset >= parser->size)
 		return broken(parser, "it ends early");
-	object = json_loadb(parser->data + parser->offset,
-			    parser->size - parser->offset,
-			    JSON_DISABLE_EOF_CHECK | JSON_REJECT_DUPLICATES,
-			    &error);
+	/* one that goes on beyond the limit is cut, and then no JSON */
+	left = parser->size - parser->offset;
+	object = json_loadb(
+		parser->data + parser->offset,
+		left < MANIFEST_MAX_LINE_BYTES ? left : MANIFEST_MAX_LINE_BYTES,
+		JSON_DISABLE_EOF_CHECK | JSON_REJECT_DUPLICATES, &error);
 	if (!object)
-		return broken(parser, "a line is no JSON");
+		return broken(parser, "a line is no JSON, or too long");
 	if (!json_is_object(object)) {
 		json_decref(object);
 		return broken(parser, "a line is no JSON object");

@@ -1,6 +1,6 @@
 /*
- * The chunks a lineage has: from an id to where it is stored. Holds the
- * parent's chunks and those of the running upload.
+ * The chunks a lineage has: from an id to where it is stored. Refers to the
+ * parent's chunks, and holds those of the running upload.
  *
  * Thread-safety: none; the snapshot writer guards it.
  */
@@ -12,12 +12,21 @@
 #include "transfer/chunk_table.h"
 
 struct chunk_set {
+	const struct chunk_record *parent; /* borrowed */
+	uint32_t parent_count;
 	struct chunk_record *records;
 	uint32_t count, capacity;
-	uint32_t *slots; /* index + 1; 0: free. Open addressing */
+	/* index + 1, the parent's first; 0: free. Open addressing */
+	uint32_t *slots;
 	uint32_t slot_count; /* a power of two, or 0 */
+	uint32_t slots_used;
 };
 
+/*
+ * With the chunks of `parent` (may be NULL), which outlives the set; zero
+ * chunks are left out. -ENOMEM.
+ */
+int chunk_set_init(struct chunk_set *set, const struct chunk_table *parent);
 void chunk_set_done(struct chunk_set *set);
 
 /* The record of that id, or NULL. Valid until the next add. */

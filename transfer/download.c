@@ -33,15 +33,20 @@ struct want {
 	uint32_t chunk; /* in the file */
 };
 
+/* What a fetch needs only while it is under way. */
+struct request {
+	struct buffer body; /* lends an engine's buffer */
+	struct store_call call;
+	char key[STORE_KEY_BYTES];
+};
+
 /* One ranged GET; then one item for the workers. */
 struct fetch {
 	struct download *download;
+	struct request *request; /* NULL: not under way */
 	size_t first, count; /* wants */
-	uint32_t pack;
 	uint64_t offset, length; /* in the pack */
-	struct buffer body; /* lends an engine's buffer */
-	char key[STORE_KEY_BYTES];
-	struct store_call call;
+	uint32_t pack;
 };
 
 struct download {
@@ -53,11 +58,12 @@ struct download {
 	size_t file_count;
 	engine_open_fn open;
 	void *arg;
+	bool durable;
 	const struct engine_call *call;
 	struct cancel cancel; /* of the requests */
 	struct want *wants; /* sorted by pack and offset */
 	size_t want_count;
-	struct want *zeros; /* chunks of zero bytes that are no hole */
+	struct want *zeros; /* chunks of zero bytes, not all of them a hole */
 	size_t zero_count;
 	uint8_t *zero_bytes; /* CHUNK_BYTES_MAX of them; never written to */
 	struct fetch *fetches;
@@ -99,6 +105,44 @@ static int check_file(const struct download *d, const struct target_file *file,
 	return 0;
 }
 
+/* The first extent that ends behind `offset`. */
+static size_t find_extent(const struct target_file *file, uint64_t offset)
+{
+	size_t low = 0, high = file->extent_count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (file->extents[middle].offset +
+			    file->extents[middle].length <=
+		    offset)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+enum wanted { WANT_NOTHING, WANT_ZEROS, WANT_BYTES };
+
+static enum wanted wanted_of(const struct download *d,
+			     const struct target_file *file, uint64_t chunk)
+{
+	uint64_t offset = chunk * file->chunk_bytes;
+	size_t extent;
+
+	if (!(d->table->records[file->first_chunk + chunk].flags & CHUNK_ZERO))
+		return WANT_BYTES;
+	if (!file->sparse)
+		return WANT_ZEROS;
+	extent = find_extent(file, offset);
+	return extent < file->extent_count &&
+			       file->extents[extent].offset <
+				       offset + chunk_length(file, chunk)
+		       ? WANT_ZEROS
+		       : WANT_NOTHING;
+}
+
 static int count_wants(struct download *d, struct hib_error *error)
 {
 	for (size_t i = 0; i < d->file_count; i++) {
@@ -108,14 +152,43 @@ static int count_wants(struct download *d, struct hib_error *error)
 		if (r < 0)
 			return r;
 		for (uint64_t c = 0; c < file->chunk_count; c++) {
-			if (d->table->records[file->first_chunk + c].flags &
-			    CHUNK_ZERO)
-				d->zero_count++;
-			else
-				d->want_count++;
+			enum wanted wanted = wanted_of(d, file, c);
+
+			d->zero_count += wanted == WANT_ZEROS;
+			d->want_count += wanted == WANT_BYTES;
 		}
 	}
 	return 0;
+}
+
+/* The file's chunks that are to be written. */
+static void list_file(struct download *d, size_t index, size_t *wants,
+		      size_t *zeros)
+{
+	const struct target_file *file = &d->files[index];
+	uint64_t skipped = 0;
+	uint32_t left = 0;
+
+	for (uint64_t c = 0; c < file->chunk_count; c++) {
+		enum wanted wanted = wanted_of(d, file, c);
+		struct want want = {
+			.record = file->first_chunk + c,
+			.file = (uint32_t)index,
+			.chunk = (uint32_t)c,
+		};
+
+		if (wanted == WANT_BYTES)
+			d->wants[(*wants)++] = want;
+		else if (wanted == WANT_ZEROS)
+			d->zeros[(*zeros)++] = want;
+		else
+			skipped += chunk_length(file, c);
+		left += wanted != WANT_NOTHING;
+	}
+	atomic_init(&d->left[index], left);
+	progress_add_bytes_done(d->call->progress, skipped);
+	if (!left)
+		progress_add_files_done(d->call->progress, 1);
 }
 
 static int list_wants(struct download *d)
@@ -128,25 +201,8 @@ static int list_wants(struct download *d)
 	d->zero_bytes = calloc(1, CHUNK_BYTES_MAX);
 	if (!d->wants || !d->zeros || !d->left || !d->zero_bytes)
 		return -ENOMEM;
-	for (size_t i = 0; i < d->file_count; i++) {
-		const struct target_file *file = &d->files[i];
-
-		atomic_init(&d->left[i], (uint32_t)file->chunk_count);
-		if (!file->chunk_count)
-			progress_add_files_done(d->call->progress, 1);
-		for (uint64_t c = 0; c < file->chunk_count; c++) {
-			struct want want = {
-				.record = file->first_chunk + c,
-				.file = (uint32_t)i,
-				.chunk = (uint32_t)c,
-			};
-
-			if (d->table->records[want.record].flags & CHUNK_ZERO)
-				d->zeros[zeros++] = want;
-			else
-				d->wants[wants++] = want;
-		}
-	}
+	for (size_t i = 0; i < d->file_count; i++)
+		list_file(d, i, &wants, &zeros);
 	return 0;
 }
 
@@ -264,22 +320,19 @@ static int write_part(struct target *target, const uint8_t *plain,
 		     : 0;
 }
 
-/* The first extent that ends behind `offset`. */
-static size_t find_extent(const struct target_file *file, uint64_t offset)
+/* The last of the file's chunks has been written, by whichever worker. */
+static int end_file(struct target *target, size_t index,
+		    struct hib_error *error)
 {
-	size_t low = 0, high = file->extent_count;
+	struct download *d = target->download;
+	int r = d->durable ? target_open(target, index, error) : 0;
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (file->extents[middle].offset +
-			    file->extents[middle].length <=
-		    offset)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	if (r == 0 && d->durable && fdatasync(target->fd) < 0)
+		r = hib_fail_errno(error, errno, "write \"%s\" to the disk",
+				   target->path);
+	if (r == 0)
+		progress_add_files_done(d->call->progress, 1);
+	return r;
 }
 
 /* Writes a chunk to one place: what of it is no hole there. */
@@ -314,9 +367,9 @@ static int write_chunk(struct target *target, const struct want *want,
 	if (r < 0)
 		return r;
 	progress_add_bytes_done(d->call->progress, end - offset);
-	if (atomic_fetch_sub(&d->left[want->file], 1) == 1)
-		progress_add_files_done(d->call->progress, 1);
-	return 0;
+	return atomic_fetch_sub(&d->left[want->file], 1) == 1
+		       ? end_file(target, want->file, error)
+		       : 0;
 }
 
 static int broken_chunk(const struct fetch *fetch, const struct want *want,
@@ -335,7 +388,7 @@ static int broken_chunk(const struct fetch *fetch, const struct want *want,
 	encode_hex(record->id, CHUNK_ID_BYTES, id);
 	return hib_fail(error, why.code,
 			"%s is damaged: chunk %s at byte %u, of \"%s\": %s",
-			fetch->key, id, record->offset, target.path,
+			fetch->request->key, id, record->offset, target.path,
 			why.message);
 }
 
@@ -345,6 +398,7 @@ static int write_fetch(struct fetch *fetch, struct engine_worker *worker,
 {
 	struct download *d = fetch->download;
 	struct target target = { d, 0, -EBADF, "" };
+	const uint8_t *body = fetch->request->body.data;
 	const struct chunk_record *before = NULL;
 	const void *plain = NULL;
 	uint64_t plain_bytes = 0;
@@ -363,10 +417,10 @@ static int write_fetch(struct fetch *fetch, struct engine_worker *worker,
 		else if (!before ||
 			 memcmp(before, record, sizeof(*record)) != 0 ||
 			 length != plain_bytes)
-			r = codec_decode(worker->codec, record,
-					 fetch->body.data + (record->offset -
-							     fetch->offset),
-					 (size_t)length, &plain, error);
+			r = codec_decode(
+				worker->codec, record,
+				body + (record->offset - fetch->offset),
+				(size_t)length, &plain, error);
 		if (r == -EBADMSG)
 			r = broken_chunk(fetch, want, error);
 		if (r == 0)
@@ -389,11 +443,20 @@ static int write_zeros(struct download *d, const struct want *want,
 	return r;
 }
 
+/* A byte more than asked for, which every buffer keeps behind its end. */
+static size_t body_bytes(const struct fetch *fetch)
+{
+	return (size_t)fetch->length + 1;
+}
+
 static void release(struct fetch *fetch)
 {
-	engine_buffer_put(fetch->download->engine, ENGINE_DOWNLOAD,
-			  fetch->body.data);
-	fetch->body.data = NULL;
+	struct request *request = TAKE_PTR(fetch->request);
+
+	if (request)
+		engine_buffer_put(fetch->download->engine, ENGINE_DOWNLOAD,
+				  body_bytes(fetch), request->body.data);
+	free(request);
 }
 
 /* The zeros are the first items, since they are ready at once. */
@@ -441,36 +504,47 @@ static void fetched(void *arg, int result, const struct hib_error *error)
 	pthread_mutex_unlock(&engine->lock);
 }
 
+/* Waits for memory to put the answer in. */
+static int begin_fetch(struct download *d, struct fetch *fetch,
+		       struct hib_error *error)
+{
+	struct request *request = calloc(1, sizeof(*request));
+	int r = -ENOMEM;
+
+	fetch->request = request;
+	if (request)
+		r = engine_buffer_get(d->engine, ENGINE_DOWNLOAD,
+				      body_bytes(fetch), d->call->cancel,
+				      &d->job, &request->body.data);
+	if (r == 0)
+		r = fault_point("fetch.pack.before");
+	if (r < 0)
+		return hib_fail_errno(error, -r, "fetch");
+	request->body.capacity = body_bytes(fetch);
+	request->body.limit = (size_t)fetch->length;
+	request->call = (struct store_call){
+		.cancel = &d->cancel,
+		.progress = d->call->progress,
+	};
+	lineage_pack_key(d->lineage, d->table->packs[fetch->pack],
+			 request->key);
+	return 0;
+}
+
 static int submit(struct download *d, struct fetch *fetch,
 		  struct hib_error *error)
 {
 	struct engine *engine = d->engine;
-	uint8_t *memory = NULL;
-	int r = engine_buffer_get(engine, ENGINE_DOWNLOAD, d->call->cancel,
-				  &d->job, &memory);
+	int r = begin_fetch(d, fetch, error);
 
-	if (r == 0)
-		r = fault_point("fetch.pack.before");
-	if (r < 0) {
-		engine_buffer_put(engine, ENGINE_DOWNLOAD, memory);
-		return hib_fail_errno(error, -r, "fetch");
-	}
-	fetch->body = (struct buffer){
-		.data = memory,
-		.capacity = engine->config.pack_bytes,
-		.limit = engine->config.pack_bytes - 1,
-	};
-	lineage_pack_key(d->lineage, d->table->packs[fetch->pack], fetch->key);
-	fetch->call = (struct store_call){
-		.cancel = &d->cancel,
-		.progress = d->call->progress,
-	};
+	if (r < 0)
+		return r;
 	pthread_mutex_lock(&engine->lock);
 	d->under_way++;
 	pthread_mutex_unlock(&engine->lock);
-	store_get_async(engine_store(engine), fetch->key, fetch->offset,
-			fetch->length, &fetch->body, &fetch->call, fetched,
-			fetch);
+	store_get_async(engine_store(engine), fetch->request->key,
+			fetch->offset, fetch->length, &fetch->request->body,
+			&fetch->request->call, fetched, fetch);
 	return 0;
 }
 
@@ -500,30 +574,8 @@ static void settle(struct download *d, int result)
 		release(&d->fetches[i]);
 }
 
-static int sync_files(struct download *d, struct hib_error *error)
-{
-	for (size_t i = 0; i < d->file_count; i++) {
-		struct target target = { d, 0, -EBADF, "" };
-		int r = target_open(&target, i, error);
-
-		if (r == 0 && fdatasync(target.fd) < 0)
-			r = hib_fail_errno(error, errno, "write \"%s\" to disk",
-					   target.path);
-		close_fd(target.fd);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static void request_stop(void *arg)
-{
-	cancel_request(arg);
-}
-
 static int run(struct download *d, struct hib_error *error)
 {
-	struct cancel_watch watch = { .wake = request_stop, .arg = &d->cancel };
 	int r;
 
 	d->job = (struct engine_job){
@@ -531,12 +583,10 @@ static int run(struct download *d, struct hib_error *error)
 		.item_count = d->zero_count + d->fetch_count,
 		.ready_count = d->zero_count,
 	};
-	cancel_watch_add(d->call->cancel, &watch);
 	engine_job_start(d->engine, &d->job);
 	submit_all(d);
 	r = engine_job_finish(d->engine, &d->job, d->call->cancel, error);
 	settle(d, r);
-	cancel_watch_remove(d->call->cancel, &watch);
 	return r;
 }
 
@@ -554,18 +604,17 @@ int engine_fetch(struct engine *engine, const struct lineage *lineage,
 		.file_count = count,
 		.open = open,
 		.arg = arg,
+		.durable = durable,
 		.call = call,
 	};
 	int r = count > UINT32_MAX ? hib_fail(error, EFBIG, "too many files")
 				   : count_wants(&d, error);
 
-	cancel_init(&d.cancel, NULL);
+	cancel_init(&d.cancel, call->cancel);
 	if (r == 0 && (list_wants(&d) < 0 || list_fetches(&d) < 0))
 		r = hib_fail(error, ENOMEM, "out of memory");
 	if (r == 0)
 		r = run(&d, error);
-	if (r == 0 && durable)
-		r = sync_files(&d, error);
 	cancel_done(&d.cancel);
 	free(d.wants);
 	free(d.zeros);

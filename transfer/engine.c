@@ -13,7 +13,7 @@
 #include "transfer/pack.h"
 
 #define MEMORY_DEFAULT ((uint64_t)128 << 20)
-#define BUFFERS_MIN 4
+#define PACKS_MIN 4
 #define WORKERS_MAX 8
 
 /* The next job with an item to hand out; it goes to the end of the turn. */
@@ -140,72 +140,106 @@ int engine_job_finish(struct engine *engine, struct engine_job *job,
 	return job->result;
 }
 
-static uint8_t *take_buffer_locked(struct engine *engine)
+/* Larger ones are worth keeping: they are all of one size. */
+static bool is_kept(const struct engine *engine, size_t bytes)
 {
+	return bytes > engine->config.pack_bytes / 2;
+}
+
+static uint64_t charge_of(const struct engine *engine, size_t bytes)
+{
+	return is_kept(engine, bytes) ? engine->config.pack_bytes : bytes;
+}
+
+static uint8_t *take_buffer_locked(struct engine *engine, size_t bytes)
+{
+	uint64_t charge = charge_of(engine, bytes);
 	uint8_t *buffer;
 
-	if (engine->idle_count) {
+	if (is_kept(engine, bytes) && engine->idle_count) {
 		buffer = engine->idle_buffers[--engine->idle_count];
 	} else {
-		buffer = malloc(engine->config.pack_bytes);
-		if (!buffer)
-			return NULL;
+		while (engine->idle_count &&
+		       engine->memory_used + charge +
+				       (uint64_t)engine->idle_count *
+					       engine->config.pack_bytes >
+			       engine->memory_limit)
+			free(engine->idle_buffers[--engine->idle_count]);
+		buffer = malloc(charge);
 	}
-	engine->buffers_used++;
+	if (buffer)
+		engine->memory_used += charge;
 	return buffer;
 }
 
-static bool has_room_locked(const struct engine *engine, enum engine_use use)
+static bool has_room_locked(const struct engine *engine, enum engine_use use,
+			    uint64_t charge)
 {
-	return engine->buffers_used < engine->buffers_limit &&
+	return engine->memory_used + charge <= engine->memory_limit &&
 	       (use == ENGINE_UPLOAD ||
-		engine->downloads_used < engine->downloads_limit);
+		engine->downloads_used + charge <= engine->downloads_limit);
 }
 
-int engine_buffer_get(struct engine *engine, enum engine_use use,
+int engine_buffer_get(struct engine *engine, enum engine_use use, size_t bytes,
 		      struct cancel *cancel, const struct engine_job *job,
 		      uint8_t **ret)
 {
 	struct cancel_watch watch = { .wake = engine_wake, .arg = engine };
+	uint64_t charge = charge_of(engine, bytes);
+	uint8_t *buffer = NULL;
 	int r = 0;
 
 	cancel_watch_add(cancel, &watch);
 	pthread_mutex_lock(&engine->lock);
-	while (r == 0 && !has_room_locked(engine, use)) {
+	for (;;) {
 		if (cancel_requested(cancel) || (job && job->result))
 			r = -ECANCELED;
-		else
-			pthread_cond_wait(&engine->progress, &engine->lock);
+		if (r < 0 || has_room_locked(engine, use, charge))
+			break;
+		pthread_cond_wait(&engine->progress, &engine->lock);
 	}
 	if (r == 0) {
-		uint8_t *buffer = take_buffer_locked(engine);
-
-		if (buffer) {
-			*ret = buffer;
-			engine->downloads_used += use == ENGINE_DOWNLOAD;
-		} else {
+		buffer = take_buffer_locked(engine, bytes);
+		if (!buffer)
 			r = -ENOMEM;
-		}
+		else if (use == ENGINE_DOWNLOAD)
+			engine->downloads_used += charge;
 	}
 	pthread_mutex_unlock(&engine->lock);
 	cancel_watch_remove(cancel, &watch);
+	if (r == 0)
+		*ret = buffer;
 	return r;
 }
 
-void engine_buffer_put(struct engine *engine, enum engine_use use,
+void engine_buffer_put(struct engine *engine, enum engine_use use, size_t bytes,
 		       uint8_t *buffer)
 {
+	uint64_t charge = charge_of(engine, bytes);
+
 	if (!buffer)
 		return;
 	pthread_mutex_lock(&engine->lock);
-	engine->idle_buffers[engine->idle_count++] = buffer;
-	engine->buffers_used--;
-	engine->downloads_used -= use == ENGINE_DOWNLOAD;
+	engine->memory_used -= charge;
+	if (use == ENGINE_DOWNLOAD)
+		engine->downloads_used -= charge;
+	if (is_kept(engine, bytes))
+		engine->idle_buffers[engine->idle_count++] = buffer;
+	else
+		free(buffer);
 	/* idle daemons hold no memory for what may never come */
-	while (!engine->buffers_used && engine->idle_count)
+	while (!engine->memory_used && engine->idle_count)
 		free(engine->idle_buffers[--engine->idle_count]);
 	pthread_cond_broadcast(&engine->progress);
 	pthread_mutex_unlock(&engine->lock);
+}
+
+bool engine_wants_compression(enum engine_compression mode,
+			      unsigned packs_sending, unsigned packs_limit)
+{
+	if (mode != ENGINE_COMPRESSION_AUTO)
+		return mode == ENGINE_COMPRESSION_ON;
+	return packs_sending >= (packs_limit + 1) / 2;
 }
 
 int engine_round_begin(struct engine *engine, struct cancel *cancel)
@@ -266,6 +300,7 @@ static void set_limits(struct engine *engine)
 {
 	struct engine_config *config = &engine->config;
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	uint64_t packs, rounds;
 
 	if (!config->workers)
 		config->workers = cpus > WORKERS_MAX ? WORKERS_MAX
@@ -277,15 +312,16 @@ static void set_limits(struct engine *engine)
 		config->pack_bytes = PACK_BYTES_DEFAULT;
 	if (config->pack_bytes < 2 * CHUNK_BYTES_MAX)
 		config->pack_bytes = 2 * CHUNK_BYTES_MAX;
-	engine->buffers_limit =
-		(unsigned)(config->memory_bytes / config->pack_bytes);
-	if (engine->buffers_limit < BUFFERS_MIN)
-		engine->buffers_limit = BUFFERS_MIN;
-	engine->rounds_limit = (engine->buffers_limit - 1) / 3;
-	if (engine->rounds_limit > config->workers)
-		engine->rounds_limit = config->workers;
+	packs = config->memory_bytes / config->pack_bytes;
+	if (packs < PACKS_MIN)
+		packs = PACKS_MIN;
+	rounds = (packs - 1) / 3;
+	engine->rounds_limit =
+		rounds < config->workers ? (unsigned)rounds : config->workers;
+	engine->memory_limit = packs * config->pack_bytes;
 	engine->downloads_limit =
-		engine->buffers_limit - engine->rounds_limit - 1;
+		engine->memory_limit -
+		(engine->rounds_limit + (uint64_t)1) * config->pack_bytes;
 }
 
 int engine_new(const struct engine_config *config, struct engine **ret,
@@ -301,7 +337,9 @@ int engine_new(const struct engine_config *config, struct engine **ret,
 	pthread_cond_init(&engine->progress, NULL);
 	engine->config = *config;
 	set_limits(engine);
-	engine->idle_buffers = calloc(engine->buffers_limit, sizeof(uint8_t *));
+	engine->idle_buffers =
+		calloc(engine->memory_limit / engine->config.pack_bytes,
+		       sizeof(uint8_t *));
 	engine->workers =
 		calloc(engine->config.workers, sizeof(*engine->workers));
 	r = engine->idle_buffers && engine->workers

@@ -1,11 +1,12 @@
 /*
  * What engine.c, upload.c and download.c share: workers that take turns at the
- * jobs, and pack-sized buffers that never add up to more than the ceiling.
+ * jobs, and buffers that never add up to more than the ceiling.
  */
 #ifndef HIBFS_TRANSFER_ENGINE_INTERNAL_H
 #define HIBFS_TRANSFER_ENGINE_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "transfer/codec.h"
 #include "transfer/engine.h"
@@ -43,14 +44,25 @@ struct engine {
 	/*
 	 * Who may hold a buffer while he waits for a worker is limited, so that
 	 * workers that wait for a buffer always find one on its way back from
-	 * the store: buffers_limit > downloads_limit + rounds_limit.
+	 * the store: memory_limit is at least downloads_limit and a pack for
+	 * each round and one more. All in bytes; idle buffers, of pack_bytes
+	 * each, are not counted as used.
 	 */
-	unsigned buffers_used, buffers_limit;
-	unsigned downloads_used, downloads_limit;
+	uint64_t memory_used, memory_limit;
+	uint64_t downloads_used, downloads_limit;
 	unsigned rounds_active, rounds_limit;
 	uint8_t **idle_buffers;
 	unsigned idle_count;
+	_Atomic unsigned packs_sending; /* of all writers */
 };
+
+/*
+ * Is a chunk to be compressed while so many packs are on their way to the store
+ * and so many fit into memory? When half of them wait for the network, the CPU
+ * has time. A pure function.
+ */
+bool engine_wants_compression(enum engine_compression mode,
+			      unsigned packs_sending, unsigned packs_limit);
 
 /* Adds a job to the turn; workers begin with what is ready. */
 void engine_job_start(struct engine *engine, struct engine_job *job);
@@ -68,14 +80,16 @@ int engine_job_finish(struct engine *engine, struct engine_job *job,
 		      struct cancel *cancel, struct hib_error *error);
 
 /*
- * A buffer of config.pack_bytes: waits for one below the ceiling. -ECANCELED
- * when the cancel fires or `job` (may be NULL) has failed, -ENOMEM.
+ * A buffer of at least `bytes`, which are at most config.pack_bytes: waits
+ * until it fits below the ceiling. -ECANCELED when the cancel fires or `job`
+ * (may be NULL) has failed, -ENOMEM. It is given back with the same use and
+ * bytes; NULL is nothing to give back.
  */
 enum engine_use { ENGINE_UPLOAD, ENGINE_DOWNLOAD };
-int engine_buffer_get(struct engine *engine, enum engine_use use,
+int engine_buffer_get(struct engine *engine, enum engine_use use, size_t bytes,
 		      struct cancel *cancel, const struct engine_job *job,
 		      uint8_t **ret);
-void engine_buffer_put(struct engine *engine, enum engine_use use,
+void engine_buffer_put(struct engine *engine, enum engine_use use, size_t bytes,
 		       uint8_t *buffer);
 
 /* One round of an upload; it may hold one open pack. -ECANCELED. */

@@ -27,7 +27,7 @@ _Static_assert(sizeof(struct disk_entry) == PACK_INDEX_ENTRY_BYTES, "layout");
 
 struct disk_trailer {
 	uint32_t index_offset, chunk_count, version, zero;
-	uint64_t zero2;
+	uint8_t check[8];
 	char magic[8];
 } __attribute__((packed));
 _Static_assert(sizeof(struct disk_trailer) == PACK_TRAILER_BYTES, "layout");
@@ -90,9 +90,29 @@ int pack_append(struct pack *pack, const void *stored, uint32_t stored_bytes,
 	return 0;
 }
 
+static int check_of(const void *header, const void *index, size_t index_size,
+		    const struct disk_trailer *trailer, uint8_t ret[8])
+{
+	EVP_MD_CTX *digest = EVP_MD_CTX_new();
+	uint8_t hash[EVP_MAX_MD_SIZE];
+	bool done;
+
+	done = digest && EVP_DigestInit_ex(digest, EVP_sha256(), NULL) == 1 &&
+	       EVP_DigestUpdate(digest, header, PACK_HEADER_BYTES) == 1 &&
+	       EVP_DigestUpdate(digest, index, index_size) == 1 &&
+	       EVP_DigestUpdate(digest, trailer,
+				offsetof(struct disk_trailer, check)) == 1 &&
+	       EVP_DigestFinal_ex(digest, hash, NULL) == 1;
+	EVP_MD_CTX_free(digest);
+	if (!done)
+		return -ENOMEM;
+	memcpy(ret, hash, 8);
+	return 0;
+}
+
 int pack_seal(struct pack *pack, uint8_t ret_id[PACK_ID_BYTES])
 {
-	const struct disk_trailer trailer = {
+	struct disk_trailer trailer = {
 		.index_offset = htole32((uint32_t)pack->size),
 		.chunk_count = htole32(pack->chunk_count),
 		.version = htole32(VERSION),
@@ -101,6 +121,9 @@ int pack_seal(struct pack *pack, uint8_t ret_id[PACK_ID_BYTES])
 
 	if (pack->index_size)
 		memcpy(pack->data + pack->size, pack->index, pack->index_size);
+	if (check_of(pack->data, pack->data + pack->size, pack->index_size,
+		     &trailer, trailer.check) < 0)
+		return -ENOMEM;
 	pack->size += pack->index_size;
 	memcpy(pack->data + pack->size, &trailer, sizeof(trailer));
 	pack->size += sizeof(trailer);
@@ -113,13 +136,16 @@ int pack_seal(struct pack *pack, uint8_t ret_id[PACK_ID_BYTES])
 static int check_frame(const char *name, const uint8_t *data, size_t size,
 		       struct disk_trailer *ret, struct hib_error *error)
 {
+	struct disk_trailer trailer;
 	struct disk_header header;
+	uint8_t check[8];
 
 	if (size < sizeof(header) + sizeof(*ret) || size > PACK_BYTES_MAX ||
 	    memcmp(data, MAGIC, 8) != 0)
 		return hib_fail(error, EBADMSG, "%s is no pack", name);
 	memcpy(&header, data, sizeof(header));
-	memcpy(ret, data + size - sizeof(*ret), sizeof(*ret));
+	memcpy(&trailer, data + size - sizeof(trailer), sizeof(trailer));
+	*ret = trailer;
 	if (le32toh(header.version) > VERSION)
 		return hib_fail(
 			error, EPROTONOSUPPORT,
@@ -138,7 +164,25 @@ static int check_frame(const char *name, const uint8_t *data, size_t size,
 		    size)
 		return hib_fail(error, EBADMSG,
 				"%s: the frame of the pack is broken", name);
+	if (check_of(data, data + ret->index_offset,
+		     (size_t)ret->chunk_count * PACK_INDEX_ENTRY_BYTES,
+		     &trailer, check) < 0)
+		return hib_fail(error, ENOMEM, "out of memory");
+	if (memcmp(check, trailer.check, sizeof(check)) != 0)
+		return hib_fail(error, EBADMSG,
+				"%s: the index of the pack is damaged", name);
 	return 0;
+}
+
+/* In order, without a gap, inside the pack, and sizes that can be. */
+static bool entry_is_sound(const struct chunk_record *record, uint32_t plain,
+			   uint64_t offset, uint32_t index_offset)
+{
+	return record->offset == offset && record->stored_bytes &&
+	       record->stored_bytes <= index_offset - record->offset && plain &&
+	       plain <= CHUNK_BYTES_MAX &&
+	       (record->flags == CHUNK_ZSTD ||
+		(!record->flags && record->stored_bytes == plain));
 }
 
 int pack_parse(const char *name, const void *data, size_t size,
@@ -169,11 +213,8 @@ int pack_parse(const char *name, const void *data, size_t size,
 		records[i].stored_bytes = le32toh(entry.stored_bytes);
 		records[i].flags = le32toh(entry.flags);
 		plain[i] = le32toh(entry.plain_bytes);
-		if (records[i].offset != end || !records[i].stored_bytes ||
-		    plain[i] > CHUNK_BYTES_MAX ||
-		    (records[i].flags & ~(uint32_t)CHUNK_ZSTD) ||
-		    records[i].stored_bytes >
-			    trailer.index_offset - records[i].offset)
+		if (!entry_is_sound(&records[i], plain[i], end,
+				    trailer.index_offset))
 			return hib_fail(error, EBADMSG,
 					"%s: chunk %u of the pack is broken",
 					name, i);

@@ -9,7 +9,10 @@
  *	index	48 bytes a chunk: id[32], offset u32, stored bytes u32, plain
  *		bytes u32, flags u32
  *	trailer	32 bytes: index offset u32, chunk count u32, version u32, zero
- *		u32 and u64, magic "HIBPEND1"
+ *		u32, check[8], magic "HIBPEND1"
+ *
+ * The check is the beginning of the SHA-256 of the header, the index and the
+ * trailer's first 16 bytes: whoever reads these by ranges knows them whole.
  *
  * All integers little-endian. The object's name is its SHA-256.
  *
@@ -59,7 +62,7 @@ int pack_seal(struct pack *pack, uint8_t ret_id[PACK_ID_BYTES]);
 /*
  * Reads the index of a whole pack object: record->pack is not set; plain sizes
  * go to *ret_plain_bytes. Both arrays are for the caller to free. -EBADMSG,
- * -EPROTONOSUPPORT for a newer version.
+ * -EPROTONOSUPPORT for a newer version. The chunks' bytes are not looked at.
  */
 int pack_parse(const char *name, const void *data, size_t size,
 	       struct chunk_record **ret_records, uint32_t **ret_plain_bytes,

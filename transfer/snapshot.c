@@ -5,13 +5,12 @@
 #include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zstd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/fault.h"
+#include "transfer/manifest_object.h"
 
-#define MANIFEST_LEVEL 3
 #define MANIFEST_STORED_MAX ((size_t)1 << 30)
 #define CHUNKS_STORED_MAX ((size_t)4 << 30)
 #define EPOCH_MAX_BYTES 4096
@@ -194,83 +193,17 @@ int snapshot_check_epoch(struct store *store, const struct lineage *lineage,
 
 /* ---- manifests and chunk tables ---- */
 
-static int compress_manifest(const struct manifest *manifest,
-			     struct buffer *out, struct hib_error *error)
-{
-	CLEANUP(buffer_done)
-	struct buffer text = BUFFER_INIT(MANIFEST_MAX_BYTES);
-	ZSTD_CCtx *context;
-	size_t size;
-	int r = manifest_write(manifest, &text, error);
-
-	if (r == 0 && buffer_reserve(out, ZSTD_compressBound(text.size)) < 0)
-		r = hib_fail(error, EFBIG, "the manifest is too large");
-	if (r < 0)
-		return r;
-	context = ZSTD_createCCtx();
-	if (!context)
-		return out_of_memory(error);
-	ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel,
-			       MANIFEST_LEVEL);
-	ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, 1);
-	size = ZSTD_compress2(context, out->data, out->capacity, text.data,
-			      text.size);
-	ZSTD_freeCCtx(context);
-	if (ZSTD_isError(size))
-		return hib_fail(error, EIO, "compress the manifest: %s",
-				ZSTD_getErrorName(size));
-	out->size = size;
-	return 0;
-}
-
-/* Into a buffer that grows with what really comes out. */
-static int decompress(ZSTD_DStream *stream, const struct buffer *stored,
-		      struct buffer *out)
-{
-	ZSTD_inBuffer in = { stored->data, stored->size, 0 };
-	size_t step = ZSTD_DStreamOutSize(), left = 1;
-
-	while (left) {
-		ZSTD_outBuffer part;
-		int r = buffer_reserve(out, step);
-
-		if (r < 0)
-			return r;
-		part = (ZSTD_outBuffer){ out->data + out->size, step, 0 };
-		left = ZSTD_decompressStream(stream, &part, &in);
-		if (ZSTD_isError(left) ||
-		    (left && in.pos == in.size && part.pos < step))
-			return -EBADMSG;
-		out->size += part.pos;
-	}
-	return in.pos == in.size ? 0 : -EBADMSG;
-}
-
 static int read_manifest(struct store *store, const char *key,
 			 const struct store_call *call, struct manifest **ret,
 			 struct hib_error *error)
 {
 	CLEANUP(buffer_done)
-	struct buffer text = BUFFER_INIT(MANIFEST_MAX_BYTES);
-	CLEANUP(buffer_done)
 	struct buffer stored = BUFFER_INIT(MANIFEST_STORED_MAX);
-	ZSTD_DStream *stream;
 	int r = store_get(store, key, 0, 0, &stored, call, error);
 
-	if (r < 0)
-		return r;
-	stream = ZSTD_createDStream();
-	if (!stream)
-		return out_of_memory(error);
-	r = decompress(stream, &stored, &text);
-	ZSTD_freeDStream(stream);
-	if (r == -ENOMEM)
-		return out_of_memory(error);
-	if (r < 0)
-		return hib_fail(error, EBADMSG,
-				"%s is damaged: it cannot be decompressed",
-				key);
-	return manifest_parse(key, text.data, text.size, ret, error);
+	return r < 0 ? r
+		     : manifest_object_parse(key, stored.data, stored.size, ret,
+					     error);
 }
 
 static int sha256(const struct buffer *data, uint8_t ret[32])
@@ -322,12 +255,12 @@ static int put_manifest(struct store *store, const struct lineage *lineage,
 	struct buffer body = BUFFER_INIT(MANIFEST_STORED_MAX);
 	char key[STORE_KEY_BYTES];
 	bool unfenced;
-	int r = compress_manifest(manifest, &body, error);
+	int r;
 
-	if (r < 0)
-		return r;
 	lineage_manifest_key(lineage, manifest->seq, key);
-	r = fault("commit.manifest.before", error);
+	r = manifest_object_build(key, manifest, &body, error);
+	if (r == 0)
+		r = fault("commit.manifest.before", error);
 	if (r == 0)
 		r = put_if_absent(store, key, body.data, body.size, call,
 				  &unfenced, error);
@@ -344,8 +277,9 @@ static void put_head(struct store *store, const struct lineage *lineage,
 
 	lineage_head_key(lineage, key);
 	if (head_format(manifest, &body, NULL) == 0 &&
-	    fault_point("commit.head.before") == 0)
-		store_put(store, key, body.data, body.size, 0, call, NULL);
+	    fault_point("commit.head.before") == 0 &&
+	    store_put(store, key, body.data, body.size, 0, call, NULL) == 0)
+		fault_point("commit.head.after");
 }
 
 int snapshot_commit(struct store *store, const struct lineage *lineage,
@@ -364,11 +298,21 @@ int snapshot_commit(struct store *store, const struct lineage *lineage,
 	return r;
 }
 
-/* Every file's chunks are in the table. */
+/*
+ * Every file's chunks are in the table, and no more of them than it has: many
+ * files that name the same records would be a small object that asks for any
+ * amount of memory.
+ */
 static int check_ranges(const char *key, const struct manifest *manifest,
 			const struct chunk_table *table,
 			struct hib_error *error)
 {
+	if (manifest->chunk_count > table->record_count)
+		return hib_fail(error, EBADMSG,
+				"%s is broken: it tells of %" PRIu64
+				" chunks, the chunk table of %" PRIu64,
+				key, manifest->chunk_count,
+				table->record_count);
 	for (size_t i = 0; i < manifest->entry_count; i++) {
 		const struct manifest_entry *entry = &manifest->entries[i];
 

@@ -22,8 +22,8 @@
 
 #define SEGMENT_BYTES (16u << 20)
 #define EXTENTS_MAX 65536
-/* So many packs wait for the network: the CPU has time to compress. */
-#define BACKLOG_PACKS 3
+/* Beyond so many runs of data, holes up to this size are taken as data first. */
+#define EXTENT_GAP_BYTES 65536
 
 /* A few consecutive chunks of one file. */
 struct segment {
@@ -55,15 +55,11 @@ static uint64_t chunk_length(const struct source_file *file, uint64_t chunk)
 
 static bool wants_compression(struct snapshot_writer *writer)
 {
-	size_t backlog;
+	struct engine *engine = writer->engine;
 
-	if (writer->engine->config.compression != ENGINE_COMPRESSION_AUTO)
-		return writer->engine->config.compression ==
-		       ENGINE_COMPRESSION_ON;
-	pthread_mutex_lock(&writer->lock);
-	backlog = writer->in_flight;
-	pthread_mutex_unlock(&writer->lock);
-	return backlog >= BACKLOG_PACKS;
+	return engine_wants_compression(
+		engine->config.compression, atomic_load(&engine->packs_sending),
+		(unsigned)(engine->memory_limit / engine->config.pack_bytes));
 }
 
 /* Heads enter the packs in the order of their files. */
@@ -103,6 +99,7 @@ static int take_chunk(struct round *round, struct source_file *file,
 	if (r == -ENODATA) {
 		/* shorter than it was: zero, and read again next round */
 		file->ret_changed_size = true;
+		progress_add_bytes_done(progress, size);
 		return 0;
 	}
 	if (r < 0)
@@ -132,63 +129,113 @@ static int take_chunk(struct round *round, struct source_file *file,
 
 /* ---- holes ---- */
 
-static int add_extent(struct source_file *file, size_t *capacity,
-		      uint64_t offset, uint64_t end)
-{
-	struct entry_extent *last =
-		file->ret_extent_count
-			? &file->ret_extents[file->ret_extent_count - 1]
-			: NULL;
+/* The runs of data found so far; a hole up to `gap` does not part two. */
+struct extent_list {
+	struct entry_extent *extents; /* owned */
+	size_t count, capacity;
+	uint64_t gap;
+};
 
-	if (last && (last->offset + last->length == offset ||
-		     file->ret_extent_count == EXTENTS_MAX)) {
-		last->length = end - last->offset;
-		return 0;
+static uint64_t extent_end(const struct entry_extent *extent)
+{
+	return extent->offset + extent->length;
+}
+
+static bool extend(struct entry_extent *last, uint64_t gap, uint64_t offset,
+		   uint64_t end)
+{
+	if (offset - extent_end(last) > gap)
+		return false;
+	last->length = end - last->offset;
+	return true;
+}
+
+/* Joins what is nearest, until half of the list is free again. */
+static void coarsen(struct extent_list *list)
+{
+	while (list->count > EXTENTS_MAX / 2) {
+		size_t kept = 0;
+
+		list->gap = list->gap ? list->gap * 2 : EXTENT_GAP_BYTES;
+		for (size_t i = 1; i < list->count; i++) {
+			const struct entry_extent *next = &list->extents[i];
+
+			if (!extend(&list->extents[kept], list->gap,
+				    next->offset, extent_end(next)))
+				list->extents[++kept] = *next;
+		}
+		list->count = kept + 1;
 	}
-	if (file->ret_extent_count == *capacity) {
-		size_t more = *capacity * 2 + 16;
+}
+
+static int add_extent(struct extent_list *list, uint64_t offset, uint64_t end)
+{
+	if (list->count == EXTENTS_MAX)
+		coarsen(list);
+	if (list->count &&
+	    extend(&list->extents[list->count - 1], list->gap, offset, end))
+		return 0;
+	if (list->count == list->capacity) {
+		size_t more = list->capacity * 2 + 16;
 		struct entry_extent *grown =
-			reallocarray(file->ret_extents, more, sizeof(*grown));
+			reallocarray(list->extents, more, sizeof(*grown));
 
 		if (!grown)
 			return -ENOMEM;
-		file->ret_extents = grown;
-		*capacity = more;
+		list->extents = grown;
+		list->capacity = more;
 	}
-	file->ret_extents[file->ret_extent_count++] =
+	list->extents[list->count++] =
 		(struct entry_extent){ offset, end - offset };
+	return 0;
+}
+
+/* Where a file system cannot tell, or no more, all is data. -ENOMEM. */
+static int list_extents(const struct source_file *file, int fd,
+			struct extent_list *list)
+{
+	uint64_t position = 0;
+
+	while (position < file->size) {
+		off_t data = lseek(fd, (off_t)position, SEEK_DATA), hole;
+		int r;
+
+		if (data < 0 && errno == ENXIO)
+			break;
+		if (data < 0)
+			data = (off_t)position;
+		if ((uint64_t)data >= file->size)
+			break;
+		hole = lseek(fd, data, SEEK_HOLE);
+		position = hole > data && (uint64_t)hole < file->size
+				   ? (uint64_t)hole
+				   : file->size;
+		r = add_extent(list, (uint64_t)data, position);
+		if (r < 0)
+			return r;
+	}
 	return 0;
 }
 
 /* The runs of data; none at all when the whole file is one. */
 static int map_holes(struct source_file *file, int fd, struct hib_error *error)
 {
-	uint64_t position = 0;
-	size_t capacity = 0;
+	struct extent_list list = { 0 };
+	bool whole;
 
-	file->ret_sparse = false;
-	while (position < file->size) {
-		off_t data = lseek(fd, (off_t)position, SEEK_DATA), hole;
-
-		if (data < 0 && errno != ENXIO)
-			return 0; /* cannot tell: all of it is data */
-		if (data < 0 || (uint64_t)data >= file->size)
-			break;
-		hole = lseek(fd, data, SEEK_HOLE);
-		if (hole <= data)
-			break;
-		position = (uint64_t)hole < file->size ? (uint64_t)hole
-						       : file->size;
-		if (add_extent(file, &capacity, (uint64_t)data, position) < 0)
-			return hib_fail(error, ENOMEM, "out of memory");
+	if (list_extents(file, fd, &list) < 0) {
+		free(list.extents);
+		return hib_fail(error, ENOMEM, "out of memory");
 	}
-	if (file->ret_extent_count == 1 && file->ret_extents[0].offset == 0 &&
-	    file->ret_extents[0].length == file->size) {
-		free(TAKE_PTR(file->ret_extents));
-		file->ret_extent_count = 0;
-	} else if (file->size) {
-		file->ret_sparse = true;
+	whole = list.count == 1 && list.extents[0].offset == 0 &&
+		list.extents[0].length == file->size;
+	file->ret_sparse = file->size && !whole;
+	if (!file->ret_sparse) {
+		free(TAKE_PTR(list.extents));
+		list.count = 0;
 	}
+	file->ret_extents = list.extents;
+	file->ret_extent_count = list.count;
 	return 0;
 }
 

@@ -39,6 +39,13 @@ struct snapshot_writer {
 	int result; /* the first failure; guarded by lock */
 	struct hib_error error; /* guarded by lock */
 	struct progress *progress; /* of the last call */
+	/*
+	 * Where the packs stand in the table that is being filled: index + 1
+	 * there, 0 not yet. Of the caller's thread alone.
+	 */
+	const struct chunk_table *table;
+	uint32_t *table_packs;
+	uint32_t table_pack_count;
 };
 
 /* It is known already: completes *record, whose id is set. */

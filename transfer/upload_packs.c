@@ -26,11 +26,7 @@ static int adopt_parent(struct snapshot_writer *writer,
 		memcpy(writer->packs, parent->packs,
 		       (size_t)parent->pack_count * sizeof(*writer->packs));
 	writer->pack_count = writer->pack_capacity = parent->pack_count;
-	for (uint64_t i = 0; i < parent->record_count; i++)
-		if (!(parent->records[i].flags & CHUNK_ZERO) &&
-		    chunk_set_add(&writer->known, &parent->records[i]) < 0)
-			return -ENOMEM;
-	return 0;
+	return chunk_set_init(&writer->known, parent);
 }
 
 int snapshot_writer_new(struct engine *engine, const struct lineage *lineage,
@@ -59,7 +55,7 @@ static struct pack_upload *upload_free(struct pack_upload *upload)
 	if (upload) {
 		pack_done(&upload->pack);
 		engine_buffer_put(upload->writer->engine, ENGINE_UPLOAD,
-				  upload->buffer);
+				  upload->pack.capacity, upload->buffer);
 		free(upload);
 	}
 	return NULL;
@@ -85,6 +81,7 @@ struct snapshot_writer *snapshot_writer_free(struct snapshot_writer *writer)
 	pthread_cond_destroy(&writer->changed);
 	pthread_mutex_destroy(&writer->lock);
 	free(writer->packs);
+	free(writer->table_packs);
 	free(writer);
 	return NULL;
 }
@@ -121,6 +118,7 @@ static void pack_confirmed(void *arg, int result, const struct hib_error *error)
 	}
 	if (result < 0)
 		writer_fail(writer, result, error);
+	atomic_fetch_sub(&writer->engine->packs_sending, 1);
 	upload_free(upload);
 	pthread_mutex_lock(&writer->lock);
 	writer->in_flight--;
@@ -155,6 +153,7 @@ static int send_pack(struct snapshot_writer *writer, struct pack_upload *upload,
 	memcpy(writer->packs[upload->index], upload->id, PACK_ID_BYTES);
 	writer->in_flight++;
 	pthread_mutex_unlock(&writer->lock);
+	atomic_fetch_add(&writer->engine->packs_sending, 1);
 	store_put_async(engine_store(writer->engine), upload->key,
 			upload->pack.data, upload->pack.size, 0, &upload->call,
 			pack_confirmed, upload);
@@ -194,8 +193,9 @@ static int open_pack_locked(struct snapshot_writer *writer)
 	upload->writer = writer;
 	writer->opening = true;
 	pthread_mutex_unlock(&writer->lock);
-	r = engine_buffer_get(writer->engine, ENGINE_UPLOAD, &writer->cancel,
-			      NULL, &buffer);
+	r = engine_buffer_get(writer->engine, ENGINE_UPLOAD,
+			      writer->engine->config.pack_bytes,
+			      &writer->cancel, NULL, &buffer);
 	pthread_mutex_lock(&writer->lock);
 	writer->opening = false;
 	pthread_cond_broadcast(&writer->changed);
@@ -299,28 +299,55 @@ int writer_send_open(struct snapshot_writer *writer, struct hib_error *error)
 	return upload ? send_pack(writer, upload, error) : 0;
 }
 
+/* Forgets where the packs stood in another table. */
+static int begin_table(struct snapshot_writer *writer,
+		       const struct chunk_table *table)
+{
+	if (writer->table == table && table->pack_count &&
+	    writer->table_pack_count == writer->pack_count)
+		return 0;
+	free(writer->table_packs);
+	writer->table = table;
+	writer->table_pack_count = writer->pack_count;
+	writer->table_packs = calloc((size_t)writer->pack_count + 1,
+				     sizeof(*writer->table_packs));
+	return writer->table_packs ? 0 : -ENOMEM;
+}
+
+static int translate_pack(struct snapshot_writer *writer,
+			  struct chunk_table *table,
+			  struct chunk_record *record)
+{
+	uint32_t *known = &writer->table_packs[record->pack], index;
+
+	if (!*known) {
+		int r = chunk_table_add_pack(table, writer->packs[record->pack],
+					     &index);
+
+		if (r < 0)
+			return r;
+		*known = index + 1;
+	}
+	record->pack = *known - 1;
+	return 0;
+}
+
 int snapshot_writer_append(struct snapshot_writer *writer,
 			   const struct source_file *file,
 			   struct chunk_table *table, uint64_t *ret_first,
 			   struct hib_error *error)
 {
-	uint32_t last_pack = UINT32_MAX, last_index = 0;
 	uint64_t first;
-	int r = chunk_table_extend(table, file->ret_record_count, &first);
+	int r = begin_table(writer, table);
 
+	if (r == 0)
+		r = chunk_table_extend(table, file->ret_record_count, &first);
 	for (uint64_t i = 0; i < file->ret_record_count && r == 0; i++) {
 		struct chunk_record *record = &table->records[first + i];
 
 		*record = file->ret_records[i];
-		if (record->flags & CHUNK_ZERO)
-			continue;
-		if (record->pack != last_pack) {
-			r = chunk_table_add_pack(table,
-						 writer->packs[record->pack],
-						 &last_index);
-			last_pack = record->pack;
-		}
-		record->pack = last_index;
+		if (!(record->flags & CHUNK_ZERO))
+			r = translate_pack(writer, table, record);
 	}
 	if (r < 0)
 		return hib_fail_errno(error, -r, "build the chunk table");

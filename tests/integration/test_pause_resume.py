@@ -168,6 +168,40 @@ def test_only_what_changed_goes_up_again(mounted):
     assert 256 << 10 <= sent < 400 << 10
 
 
+@pytest.mark.req("T11")
+def test_an_unchanged_shard_is_not_read_again(mounted_on_each):
+    hibfs = mounted_on_each
+    shard = hibfs.mount / "bucket" / "shard"
+    fill(shard, files=40, size=1 << 20)
+    os.link(shard / "0001.seg", shard / "linked")
+    with open(shard / "sparse", "wb") as file:
+        file.truncate(10 << 20)
+        file.seek(5 << 20)
+        file.write(b"data")
+    hibfs.ctl("pause", "bucket/shard")
+    hibfs.ctl("resume", "bucket/shard")
+    packs = [key for key in hibfs.store.keys() if "/packs/" in key]
+    result = hibfs.ctl("pause", "bucket/shard")
+    assert result["progress"]["bytes_read"] == 0
+    assert result["progress"]["bytes_sent"] < 64 << 10
+    assert [key for key in hibfs.store.keys() if "/packs/" in key] == packs
+    hibfs.ctl("resume", "bucket/shard")
+    before = tree_digest(hibfs.source / "bucket" / "shard")
+    # now one that a stale note must not hide: same size, same mtime
+    status = os.stat(shard / "0007.seg")
+    with open(shard / "0007.seg", "r+b") as file:
+        file.write(b"CHANGED")
+    os.utime(shard / "0007.seg", ns=(status.st_atime_ns, status.st_mtime_ns))
+    result = hibfs.ctl("pause", "bucket/shard")
+    # once more under the lock, when it changed within the same clock tick
+    assert result["progress"]["bytes_read"] in (1 << 20, 2 << 20)
+    hibfs.ctl("resume", "bucket/shard")
+    assert (shard / "0007.seg").read_bytes().startswith(b"CHANGED")
+    after = tree_digest(hibfs.source / "bucket" / "shard")
+    del before[b"0007.seg"], after[b"0007.seg"]
+    assert_same_tree(before, after)
+
+
 @pytest.mark.req("P10")
 def test_opening_a_file_of_a_paused_shard_wakes_it(mounted):
     shard = mounted.mount / "bucket" / "shard"
