@@ -43,6 +43,8 @@ struct program {
 
 static void usage(FILE *out)
 {
+	const struct option_help *help;
+
 	fputs("usage: hibfs [-f] [-o option[,option...]] SOURCE MOUNTPOINT\n\n"
 	      "Mounts SOURCE at MOUNTPOINT. hibctl locks, pauses and resumes the\n"
 	      "directories in it.\n\n"
@@ -52,8 +54,7 @@ static void usage(FILE *out)
 	      "  -h, --help        print this\n\n"
 	      "options:\n",
 	      out);
-	for (size_t i = 0; options_help(i)->name; i++) {
-		const struct option_help *help = options_help(i);
+	for (size_t i = 0; (help = options_help(i)); i++) {
 		char name[64];
 
 		snprintf(name, sizeof(name), "%s%s%s", help->name,

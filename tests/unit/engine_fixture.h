@@ -35,13 +35,15 @@ struct fixture {
 	int flags;
 };
 
-__attribute__((unused)) static void name_of(const struct fixture *f, size_t index, char ret[64])
+__attribute__((unused)) static void name_of(const struct fixture *f,
+					    size_t index, char ret[64])
 {
 	snprintf(ret, 64, "%s%04zu", f->prefix, index);
 }
 
-__attribute__((unused)) static int open_file(void *arg, size_t index, const char **ret_path,
-		     struct hib_error *error)
+__attribute__((unused)) static int open_file(void *arg, size_t index,
+					     const char **ret_path,
+					     struct hib_error *error)
 {
 	struct fixture *f = arg;
 	char name[64];
@@ -81,8 +83,9 @@ __attribute__((unused)) static void tear_down(struct fixture *f)
 }
 
 /* A file of pseudo-random or repeating bytes, with holes when asked for. */
-__attribute__((unused)) static void make_file(struct fixture *f, const char *prefix, uint64_t size,
-		      unsigned seed, bool sparse)
+__attribute__((unused)) static void make_file(struct fixture *f,
+					      const char *prefix, uint64_t size,
+					      unsigned seed, bool sparse)
 {
 	CLEANUP_FREE uint8_t *data = malloc(size + 1);
 	CLEANUP_CLOSE int fd = -EBADF;
@@ -116,9 +119,9 @@ __attribute__((unused)) static void make_files(struct fixture *f)
 	make_file(f, "in", 5000000, 8, false);
 }
 
-__attribute__((unused)) static void upload(struct fixture *f, const struct chunk_table *parent,
-		   struct source_file *files, struct chunk_table **ret,
-		   uint64_t *first)
+__attribute__((unused)) static void
+upload(struct fixture *f, const struct chunk_table *parent,
+       struct source_file *files, struct chunk_table **ret, uint64_t *first)
 {
 	struct hib_error error = HIB_ERROR_INIT;
 	struct snapshot_writer *writer;
@@ -145,7 +148,8 @@ __attribute__((unused)) static void upload(struct fixture *f, const struct chunk
 	snapshot_writer_free(writer);
 }
 
-__attribute__((unused)) static void free_sources(struct fixture *f, struct source_file *files)
+__attribute__((unused)) static void free_sources(struct fixture *f,
+						 struct source_file *files)
 {
 	for (size_t i = 0; i < f->count; i++) {
 		free(files[i].ret_records);
@@ -153,9 +157,11 @@ __attribute__((unused)) static void free_sources(struct fixture *f, struct sourc
 	}
 }
 
-__attribute__((unused)) static int fetch(struct fixture *f, const struct source_file *files,
-		 const struct chunk_table *table, const uint64_t *first,
-		 struct hib_error *error)
+__attribute__((unused)) static int fetch(struct fixture *f,
+					 const struct source_file *files,
+					 const struct chunk_table *table,
+					 const uint64_t *first,
+					 struct hib_error *error)
 {
 	struct target_file targets[FILES];
 	char name[64];
@@ -182,7 +188,8 @@ __attribute__((unused)) static int fetch(struct fixture *f, const struct source_
 			    open_file, f, true, &f->call, error);
 }
 
-__attribute__((unused)) static void check_same_holes(struct fixture *f, size_t index, size_t size)
+__attribute__((unused)) static void check_same_holes(struct fixture *f,
+						     size_t index, size_t size)
 {
 	CLEANUP_CLOSE int in = -EBADF, out = -EBADF;
 	char name[64];

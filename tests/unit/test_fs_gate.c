@@ -23,7 +23,7 @@
 /* How long something that must not happen is given to happen. */
 #define QUIET_MS 150
 
-static const struct log quiet = { .level = LOG_LEVEL_ERROR };
+static struct log quiet = { .level = LOG_LEVEL_ERROR };
 
 struct world {
 	int top; /* scratch */
@@ -85,9 +85,9 @@ static void start(struct world *world, bool passthrough)
 
 static void stop(struct world *world)
 {
-	fs_unmount(world->fs);
 	fs_exit(world->fs);
 	pthread_join(world->loop, NULL);
+	fs_unmount(world->fs);
 	fs_free(world->fs);
 	scratch_done(world->top);
 }
@@ -124,7 +124,10 @@ static void act(const struct world *world, act_fn function, int number, int go,
 	char path[400], byte;
 	int r;
 
-	signal(SIGUSR1, SIG_DFL);
+	/* With /dev/fuse open it would keep the mount alive. */
+	for (r = 3; r < 1024; r++)
+		if (r != go && r != done)
+			close(r);
 	snprintf(path, sizeof(path), "%s/b/s", world->mount);
 	scene.dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	snprintf(scene.name, sizeof(scene.name), "f%d", number);
