@@ -19,6 +19,7 @@ struct captured_file {
 
 struct capture {
 	struct engine *engine;
+	uint32_t chunk_bytes; /* the smallest of a new file */
 	int dirfd;
 	struct manifest *parent_manifest;
 	struct chunk_table *parent_table;
@@ -41,7 +42,8 @@ static void files_free(struct captured_file *files, size_t count)
 	free(files);
 }
 
-int capture_new(struct engine *engine, const struct lineage *lineage, int dirfd,
+int capture_new(struct engine *engine, const struct lineage *lineage,
+		uint32_t chunk_bytes, int dirfd,
 		struct manifest *parent_manifest,
 		struct chunk_table *parent_table, struct capture **ret,
 		struct hib_error *error)
@@ -57,6 +59,7 @@ int capture_new(struct engine *engine, const struct lineage *lineage, int dirfd,
 	}
 	pthread_mutex_init(&capture->lock, NULL);
 	capture->engine = engine;
+	capture->chunk_bytes = chunk_bytes;
 	capture->dirfd = dirfd;
 	capture->parent_manifest = parent_manifest;
 	capture->parent_table = parent_table;
@@ -158,9 +161,12 @@ static uint32_t chunk_bytes_of(const struct capture *capture,
 			? manifest_find(capture->parent_manifest, entry->path)
 			: NULL;
 
+	uint32_t wanted;
+
 	if (before && before->type == ENTRY_FILE && before->chunk_bytes)
 		return before->chunk_bytes;
-	return chunk_bytes_for(entry->size);
+	wanted = chunk_bytes_for(entry->size);
+	return wanted > capture->chunk_bytes ? wanted : capture->chunk_bytes;
 }
 
 /*

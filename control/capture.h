@@ -28,9 +28,11 @@ struct capture;
 /*
  * `parent_manifest` and `parent_table` (may be NULL) are the lineage's latest
  * snapshot: its chunks are known, its files keep their chunk size. Taken over.
- * `dirfd` is the shard's live directory; taken over. All even on failure.
+ * `dirfd` is the shard's live directory; taken over. All even on failure. A new
+ * file gets chunks of `chunk_bytes` (a power of two) at least.
  */
-int capture_new(struct engine *engine, const struct lineage *lineage, int dirfd,
+int capture_new(struct engine *engine, const struct lineage *lineage,
+		uint32_t chunk_bytes, int dirfd,
 		struct manifest *parent_manifest,
 		struct chunk_table *parent_table, struct capture **ret,
 		struct hib_error *error);

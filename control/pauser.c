@@ -166,8 +166,9 @@ static int prepare(struct pause_job *job, struct pausing *p,
 		chunk_table_free(parent_table);
 		return r;
 	}
-	r = capture_new(job->daemon->engine, &p->lineage, dirfd, parent,
-			parent_table, &p->capture, error);
+	r = capture_new(job->daemon->engine, &p->lineage,
+			(uint32_t)job->daemon->options->chunk_bytes, dirfd,
+			parent, parent_table, &p->capture, error);
 	if (r == 0)
 		r = preload(job, p, error);
 	for (int i = 0; r == 0 && i < ROUNDS_MAX; i++) {

@@ -13,7 +13,9 @@
  *    whoever is not in the list saw the mode, and his writes come to the gate.
  *    The lock of such an inode may be held by a request that is parked by now;
  *    that is as good as a hold. If it is held by one whose inode is not known
- *    (unlink), all is released and done again: then step 1 finds it.
+ *    (unlink), all is released and done again: then step 1 finds it. And a
+ *    file that has just been created may not be known to the kernel yet, which
+ *    still reads our answer: then the hold is tried again a little later.
  * 4. Without passthrough: have the kernel write back what its cache holds.
  * 5. Watch what may be mapped (watch.h).
  *
@@ -36,11 +38,15 @@
 
 #define PATIENCE_NS UINT64_C(2000000000) /* for all of a freeze */
 #define ATTEMPT_NS UINT64_C(400000000)
+#define LATE_ROUNDS 12
+#define FIRST_PAUSE_NS 100000
+#define LAST_PAUSE_NS 20000000
 /* For a RELEASE that the kernel has sent and nobody has read yet. */
 #define RELEASE_PATIENCE_NS UINT64_C(50000000)
 
 struct freeze {
-	struct hold_set *early, *late; /* steps 1 and 3 */
+	struct hold_set *sets[1 + LATE_ROUNDS]; /* of step 1, and of step 3 */
+	size_t set_count;
 	bool in_progress; /* some fs_shard_*() works on it; gate.lock */
 	bool thawed; /* fs_shard_thaw() came meanwhile; gate.lock */
 };
@@ -123,8 +129,9 @@ static void undo(struct fs *fs, struct fs_shard *shard, struct freeze *freeze)
 {
 	watch_end(fs, shard);
 	gate_drain(fs, shard);
-	freeze->early = hold_set_release(freeze->early, answer_hold, fs);
-	freeze->late = hold_set_release(freeze->late, answer_hold, fs);
+	while (freeze->set_count > 0)
+		hold_set_release(freeze->sets[--freeze->set_count], answer_hold,
+				 fs);
 }
 
 /*
@@ -182,21 +189,40 @@ static int compare(const void *a, const void *b)
 	return *x < *y ? -1 : *x > *y;
 }
 
-/* Holds the writers that `held` (may be NULL) does not. */
-static int start_holds(struct fs *fs, const struct writers *writers,
-		       struct hold_set *held, struct hold_set **ret)
+/* The nodes that are held, sorted; free() the array. */
+static int held_nodes(const struct freeze *freeze, uint64_t **ret,
+		      size_t *ret_count)
+{
+	uint64_t *nodes = NULL;
+	size_t count = 0, i;
+	int r = 0;
+
+	for (i = 0; i < freeze->set_count && r == 0; i++)
+		r = hold_set_held_nodes(freeze->sets[i], &nodes, &count);
+	if (r < 0) {
+		free(nodes);
+		return r;
+	}
+	if (count)
+		qsort(nodes, count, sizeof(*nodes), compare);
+	*ret = nodes;
+	*ret_count = count;
+	return 0;
+}
+
+/* Holds the writers that are not held yet. *ret_set is NULL if all are. */
+static int start_holds(struct fs *fs, struct freeze *freeze,
+		       const struct writers *writers, struct hold_set **ret_set)
 {
 	CLEANUP_FREE struct hold_target *targets = NULL;
 	CLEANUP_FREE uint64_t *nodes = NULL;
 	size_t node_count = 0, count = 0, i;
+	int r;
 
+	*ret_set = NULL;
 	targets = calloc(writers->count ? writers->count : 1, sizeof(*targets));
-	if (!targets)
+	if (!targets || held_nodes(freeze, &nodes, &node_count) < 0)
 		return -ENOMEM;
-	if (held && hold_set_held_nodes(held, &nodes, &node_count) < 0)
-		return -ENOMEM;
-	if (node_count)
-		qsort(nodes, node_count, sizeof(*nodes), compare);
 	for (i = 0; i < writers->count; i++) {
 		const struct inode *inode = writers->inodes[i];
 		uint64_t nodeid = inode_nodeid(&fs->inodes, inode);
@@ -210,7 +236,10 @@ static int start_holds(struct fs *fs, const struct writers *writers,
 	}
 	if (count == 0)
 		return 0;
-	return hold_set_start(fs->gate.holds, targets, count, ret);
+	r = hold_set_start(fs->gate.holds, targets, count, ret_set);
+	if (r == 0)
+		freeze->sets[freeze->set_count++] = *ret_set;
+	return r;
 }
 
 static bool excused(void *arg, uint64_t nodeid)
@@ -263,51 +292,64 @@ static int cannot_hold(struct fs *fs, const struct writers *writers,
 	return hib_fail_errno(error, -r, "stop the writers of \"%s\"", name);
 }
 
-/* What could not be held must not be open for writing any more. */
+/*
+ * What could not be held must not be open for writing any more. -EAGAIN: the
+ * kernel does not know it yet.
+ */
 static int check_holds(struct fs *fs, struct fs_shard *shard,
 		       const struct writers *writers, struct hold_set *set,
 		       struct hib_error *error)
 {
 	struct hold_target target;
 	size_t i, k;
+	int r = 0;
 
-	for (i = 0; set && i < hold_set_count(set); i++) {
+	for (i = 0; i < hold_set_count(set); i++) {
 		target = hold_set_get(set, i);
 		if (target.state != HOLD_ENDED)
 			continue;
 		for (k = 0; k < writers->count; k++)
 			if (inode_nodeid(&fs->inodes, writers->inodes[k]) ==
-				    target.nodeid &&
-			    still_written(shard, writers->inodes[k]))
-				return cannot_hold(fs, writers, &target,
-						   target.result < 0 ?
-							   target.result :
-							   -EIO,
-						   error);
+			    target.nodeid)
+				break;
+		if (k == writers->count ||
+		    !still_written(shard, writers->inodes[k]))
+			continue;
+		if (target.result == 0)
+			target.result = -EIO;
+		cannot_hold(fs, writers, &target, target.result, error);
+		if (target.result != -ESTALE)
+			return target.result;
+		r = -EAGAIN;
 	}
-	return 0;
+	return r;
 }
 
-static int hold_early(struct fs *fs, struct fs_shard *shard,
-		      struct freeze *freeze, uint64_t deadline_ns,
-		      struct hib_error *error)
+/*
+ * Holds the writers there are now that are not held yet. `check`: all of them
+ * have to be.
+ */
+static int hold_once(struct fs *fs, struct fs_shard *shard,
+		     struct freeze *freeze, uint64_t deadline_ns, bool check,
+		     struct hib_error *error)
 {
 	CLEANUP_WRITERS struct writers writers = { .fs = fs };
+	struct hold_set *set = NULL;
+	struct hold_target target;
 	size_t index = 0;
 	int r;
 
 	r = shard_writers(fs, shard, &writers.inodes, &writers.count);
 	if (r == 0)
-		r = start_holds(fs, &writers, NULL, &freeze->early);
+		r = start_holds(fs, freeze, &writers, &set);
 	if (r < 0)
 		return hib_fail_errno(error, -r, "freeze");
-	r = wait_for_holds(shard, freeze->early, deadline_ns, &index);
+	r = wait_for_holds(shard, set, deadline_ns, &index);
 	if (r < 0) {
-		struct hold_target target = hold_set_get(freeze->early, index);
-
+		target = hold_set_get(set, index);
 		return cannot_hold(fs, &writers, &target, r, error);
 	}
-	return 0;
+	return check && set ? check_holds(fs, shard, &writers, set, error) : 0;
 }
 
 /* -EAGAIN: in vain, and it should be done again from the start. */
@@ -315,23 +357,18 @@ static int hold_late(struct fs *fs, struct fs_shard *shard,
 		     struct freeze *freeze, uint64_t deadline_ns,
 		     struct hib_error *error)
 {
-	CLEANUP_WRITERS struct writers writers = { .fs = fs };
-	size_t index = 0;
-	int r;
+	struct timespec pause = { .tv_nsec = FIRST_PAUSE_NS };
+	int round, r = -EAGAIN;
 
-	r = shard_writers(fs, shard, &writers.inodes, &writers.count);
-	if (r == 0)
-		r = start_holds(fs, &writers, freeze->early, &freeze->late);
-	if (r < 0)
-		return hib_fail_errno(error, -r, "freeze");
-	r = wait_for_holds(shard, freeze->late, deadline_ns, &index);
-	if (r < 0) {
-		struct hold_target target = hold_set_get(freeze->late, index);
-
-		cannot_hold(fs, &writers, &target, r, error);
-		return -EAGAIN;
+	for (round = 0; r == -EAGAIN && round < LATE_ROUNDS; round++) {
+		if (round > 0) {
+			nanosleep(&pause, NULL);
+			if (pause.tv_nsec < LAST_PAUSE_NS)
+				pause.tv_nsec *= 2;
+		}
+		r = hold_once(fs, shard, freeze, deadline_ns, true, error);
 	}
-	return check_holds(fs, shard, &writers, freeze->late, error);
+	return r == -ETIMEDOUT ? -EAGAIN : r;
 }
 
 /*
@@ -409,7 +446,7 @@ static int attempt(struct fs *fs, struct fs_shard *shard, struct freeze *freeze,
 	uint64_t soon;
 	int r;
 
-	r = hold_early(fs, shard, freeze, deadline_ns, error);
+	r = hold_once(fs, shard, freeze, deadline_ns, false, error);
 	if (r < 0)
 		return r;
 	soon = now_ns() + ATTEMPT_NS;
@@ -473,10 +510,15 @@ static int check_place(struct fs *fs, struct fs_shard *shard,
 			fs_shard_bucket(shard), fs_shard_name(shard));
 }
 
-static size_t holds_of(const struct freeze *freeze)
+static size_t count_holds(const struct freeze *freeze)
 {
-	return (freeze->early ? hold_set_count(freeze->early) : 0) +
-	       (freeze->late ? hold_set_count(freeze->late) : 0);
+	uint64_t *nodes = NULL;
+	size_t count = 0;
+
+	if (held_nodes(freeze, &nodes, &count) < 0)
+		return 0;
+	free(nodes);
+	return count;
 }
 
 static int give_up(struct fs_shard *shard, struct freeze *freeze, int r)
@@ -515,7 +557,7 @@ int fs_shard_freeze(struct fs *fs, struct fs_shard *shard, bool deny,
 		r = freeze_shard(fs, shard, freeze, deny, error);
 	if (r < 0)
 		return give_up(shard, freeze, r);
-	result.held_inodes = holds_of(freeze);
+	result.held_inodes = count_holds(freeze);
 	if (!unclaim(fs, shard))
 		return hib_fail(error, ECANCELED,
 				"%s/%s was unlocked before the lock was "

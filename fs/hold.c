@@ -116,6 +116,14 @@ static void take_token(struct hold_pool *pool)
  * ---- Jobs ----
  */
 
+/* Sanitizers take the descriptors of these threads for those of the others. */
+static void close_own(const int *fd)
+{
+	if (*fd >= 0)
+		syscall(SYS_close, *fd);
+}
+#define CLEANUP_CLOSE_OWN CLEANUP(close_own)
+
 /* A descriptor of the file through the mount, without asking the daemon. */
 static int open_target(const struct hold_set *set,
 		       const struct hold_target *target, int flags)
@@ -143,7 +151,8 @@ static int run_hold(const struct hold_set *set, size_t index)
 		{ .tv_sec = (time_t)pool->secret[0], .tv_nsec = (long)set->id },
 		{ .tv_sec = (time_t)pool->secret[1], .tv_nsec = (long)index },
 	};
-	CLEANUP_CLOSE int fd = open_target(set, &set->targets[index], O_PATH);
+	CLEANUP_CLOSE_OWN int fd =
+		open_target(set, &set->targets[index], O_PATH);
 
 	if (fd < 0)
 		return fd;
@@ -152,7 +161,7 @@ static int run_hold(const struct hold_set *set, size_t index)
 
 static int run_flush(const struct hold_set *set, size_t index)
 {
-	CLEANUP_CLOSE int fd =
+	CLEANUP_CLOSE_OWN int fd =
 		open_target(set, &set->targets[index], O_RDONLY | O_NOATIME);
 
 	if (fd < 0)
@@ -180,13 +189,14 @@ static void end_target_locked(struct hold_set *set, size_t index, int r)
 static int open_mount(const struct hold_pool *pool)
 {
 	struct statfs figures;
-	int fd = open(pool->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	long fd = syscall(SYS_openat, AT_FDCWD, pool->mountpoint,
+			  O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	if (fd < 0)
 		return -errno;
-	if (fstatfs(fd, &figures) == 0 && figures.f_type == FUSE_MAGIC)
-		return fd;
-	close_fd(fd);
+	if (fstatfs((int)fd, &figures) == 0 && figures.f_type == FUSE_MAGIC)
+		return (int)fd;
+	syscall(SYS_close, fd);
 	return -ENOTCONN;
 }
 
@@ -260,7 +270,7 @@ static void do_a_job_locked(struct hold_pool *pool)
 	}
 	if (--set->jobs_left == 0) {
 		pool->demand -= set->count;
-		close_fd(set->mount_fd);
+		close_own(&set->mount_fd);
 		drop_if_over_locked(set);
 	}
 }
@@ -586,20 +596,20 @@ size_t hold_set_count(const struct hold_set *set)
 	return set->count;
 }
 
-int hold_set_held_nodes(struct hold_set *set, uint64_t **ret, size_t *ret_count)
+int hold_set_held_nodes(struct hold_set *set, uint64_t **nodes, size_t *count)
 {
-	uint64_t *nodes = calloc(set->count ? set->count : 1, sizeof(*nodes));
-	size_t count = 0, i;
+	uint64_t *more = reallocarray(*nodes, *count + set->count + 1,
+				      sizeof(*more));
+	size_t i;
 
-	if (!nodes)
+	if (!more)
 		return -ENOMEM;
+	*nodes = more;
 	pthread_mutex_lock(&set->pool->lock);
 	for (i = 0; i < set->count; i++)
 		if (set->targets[i].state == HOLD_HELD)
-			nodes[count++] = set->targets[i].nodeid;
+			more[(*count)++] = set->targets[i].nodeid;
 	pthread_mutex_unlock(&set->pool->lock);
-	*ret = nodes;
-	*ret_count = count;
 	return 0;
 }
 

@@ -75,9 +75,11 @@ void hold_set_look_again(struct hold_set *set);
 /* The target as it is now. */
 struct hold_target hold_set_get(struct hold_set *set, size_t index);
 size_t hold_set_count(const struct hold_set *set);
-/* The nodes that it holds, in no order; free() the array. -ENOMEM. */
-int hold_set_held_nodes(struct hold_set *set, uint64_t **ret,
-			size_t *ret_count);
+/*
+ * Appends the nodes that it holds to an array from malloc(), NULL while empty.
+ * -ENOMEM.
+ */
+int hold_set_held_nodes(struct hold_set *set, uint64_t **nodes, size_t *count);
 
 /*
  * Ends all holds of the set, calling `answer` for each unanswered request with

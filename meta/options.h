@@ -48,7 +48,6 @@ struct options {
 	unsigned int log_level; /* enum log_level of base/log.h */
 	uint64_t chunk_bytes; /* the smallest chunk; a power of two */
 	uint64_t pack_bytes;
-	uint64_t rate; /* bytes per second; 0: no limit */
 
 	/* Words of mount(8) that the mount itself takes: "ro,nosuid", or NULL. */
 	char *mount_options;

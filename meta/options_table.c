@@ -113,14 +113,14 @@ const struct option option_table[] = {
 	{ { "pack_bytes", "SIZE", "size of pack objects; default: 16M" },
 	  OPTION_BYTES,
 	  AT(pack_bytes),
-	  MIB,
-	  1024 * MIB },
+	  8 * MIB,
+	  64 * MIB },
 	{ { "rate", "SIZE",
-	    "most bytes a second to or from the store; default: no limit" },
-	  OPTION_BYTES,
-	  AT(rate),
+	    "most bytes a second to or from the store (later version)" },
+	  OPTION_LATER,
 	  0,
-	  UINT64_MAX >> 1 },
+	  0,
+	  0 },
 	{ { "log_level", "error|warning|info|debug",
 	    "how much the daemon logs; default: info" },
 	  OPTION_CHOICE,
@@ -331,10 +331,6 @@ int options_check(struct options *options, struct hib_error *error)
 		r = check_endpoint(options, error);
 	if (r < 0)
 		return r;
-	if (options->chunk_bytes > options->pack_bytes)
-		return hib_fail(
-			error, EINVAL,
-			"option chunk_bytes: a chunk must fit into a pack, but pack_bytes is smaller");
 	if (options->socket && strlen(options->socket) >= OPTION_SOCKET_BYTES)
 		return hib_fail(
 			error, ENAMETOOLONG,

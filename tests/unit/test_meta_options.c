@@ -51,7 +51,6 @@ TEST(without_options_there_are_defaults_and_a_store_is_asked_for)
 	CHECK_INT(options.on_access, ON_ACCESS_RESUME);
 	CHECK_INT(options.chunk_bytes, 262144);
 	CHECK_INT(options.pack_bytes, 16777216);
-	CHECK_INT(options.rate, 0);
 	CHECK_INT(options.log_level, LOG_LEVEL_INFO);
 	CHECK_STR(options.socket, "/run/hibfs/mnt-a\\x20b.sock");
 	CHECK(!options.mount_options);
@@ -66,7 +65,7 @@ TEST(every_option_is_taken)
 	      "s3_path_style,s3_ca=/ca,s3_insecure_http=yes,"
 	      "s3_credentials=/c,s3_profile=p,socket=/x.sock,node=n,"
 	      "control_group=g,shard_depth=1,on_access=block,passthrough=off,"
-	      "compression=on,chunk_bytes=1M,pack_bytes=64MiB,rate=10k,"
+	      "compression=on,chunk_bytes=1M,pack_bytes=64MiB,"
 	      "log_level=debug");
 	CHECK_STR(options.store, "s3://b/p");
 	CHECK_STR(options.s3_endpoint, "https://h:1");
@@ -85,7 +84,6 @@ TEST(every_option_is_taken)
 	CHECK_INT(options.compression, COMPRESSION_ON);
 	CHECK_INT(options.chunk_bytes, 1 << 20);
 	CHECK_INT(options.pack_bytes, 64 << 20);
-	CHECK_INT(options.rate, 10240);
 	CHECK_INT(options.log_level, LOG_LEVEL_DEBUG);
 }
 
@@ -164,8 +162,9 @@ TEST(wrong_values_are_refused_naming_the_option)
 		{ STORE "pack_bytes=-1", "number of bytes" },
 		{ STORE "pack_bytes=16MM", "number of bytes" },
 		{ STORE "pack_bytes=99999999999999999999", "number of bytes" },
-		{ STORE "rate=9999999999T", "number of bytes" },
-		{ STORE "chunk_bytes=4M,pack_bytes=2M", "fit into a pack" },
+		{ STORE "pack_bytes=9999999999T", "number of bytes" },
+		{ STORE "pack_bytes=2M", "between" },
+		{ STORE "rate=1M", "not supported by this version" },
 		{ STORE "key_file=/k", "not supported by this version" },
 		{ STORE "cluster=http://h", "not supported by this version" },
 		{ STORE "node=\xff", "not UTF-8" },
@@ -202,7 +201,7 @@ TEST(a_conf_file_gives_what_the_command_line_does_not)
 				   "  store = file:///from conf, with comma\r\n"
 				   "node=conf\n"
 				   "s3_path_style\n"
-				   "rate\t=\t1M\n"
+				   "pack_bytes\t=\t16M\n"
 				   "on_access = block";
 	char path[256], list[512];
 	int fd = scratch_new();
@@ -210,14 +209,15 @@ TEST(a_conf_file_gives_what_the_command_line_does_not)
 
 	scratch_write(fd, "c", conf, strlen(conf));
 	scratch_path(fd, path);
-	snprintf(list, sizeof(list), "node=line,conf=%s/c,rate=0", path);
+	snprintf(list, sizeof(list), "node=line,conf=%s/c,pack_bytes=32M",
+		 path);
 	options_init(&options);
 	CHECK_INT(options_parse_list(&options, list, NULL), 0);
 	CHECK_INT(options_finish(&options, "/", "/r", &error), 0);
 	CHECK_STR(options.store, "file:///from conf, with comma");
 	CHECK_STR(options.node, "line");
 	CHECK(options.s3_path_style);
-	CHECK_INT(options.rate, 0);
+	CHECK_INT(options.pack_bytes, 32 << 20);
 	CHECK_INT(options.on_access, ON_ACCESS_BLOCK);
 	CHECK_STR(options.socket, "/r/-.sock");
 	json = options_to_json(&options);
@@ -230,7 +230,7 @@ TEST(a_conf_file_gives_what_the_command_line_does_not)
 	CHECK_STR(json_string_value(MEMBER("shard_depth", "value")), "2");
 	CHECK(json_is_true(MEMBER("s3_path_style", "value")));
 	CHECK(json_is_null(MEMBER("s3_ca", "value")));
-	CHECK_INT(json_integer_value(MEMBER("pack_bytes", "value")), 16 << 20);
+	CHECK_INT(json_integer_value(MEMBER("pack_bytes", "value")), 32 << 20);
 	json_decref(json);
 	scratch_done(fd);
 }
@@ -305,8 +305,9 @@ TEST(the_help_lists_every_option)
 /* Not a fuzzer: every byte of a good list changed in several ways. */
 TEST(no_change_of_a_byte_harms_the_parser)
 {
-	char list[] = "store=s3://b/p,chunk_bytes=1M,node=a\\,b,ro,rate=1K,"
-		      "shard_depth=2,x-y=z,s3_path_style,on_access=fail";
+	char list[] =
+		"store=s3://b/p,chunk_bytes=1M,node=a\\,b,ro,pack_bytes=9M,"
+		"shard_depth=2,x-y=z,s3_path_style,on_access=fail";
 
 	for (size_t i = 0; i < sizeof(list) - 1; i++) {
 		char old = list[i];
