@@ -34,6 +34,7 @@
 #include "fs/fs_internal.h"
 #include "fs/hold.h"
 #include "fs/holder.h"
+#include "fs/mapping.h"
 #include "fs/watch.h"
 
 #define PATIENCE_NS UINT64_C(2000000000) /* for all of a freeze */
@@ -375,11 +376,14 @@ static int hold_late(struct fs *fs, struct fs_shard *shard,
  * ---- The kernel's own cache ----
  */
 
-static int add_cached(struct fs *fs, struct fs_shard *shard,
-		      struct hold_target **targets, size_t *ret_count)
+/* Those that are mapped: it writes all else through. */
+static int find_cached(struct fs *fs, struct fs_shard *shard,
+		       struct hold_target **targets, size_t *ret_count)
 {
+	CLEANUP_FREE uint64_t *inos = NULL;
 	struct inode *inode;
-	size_t count = 0, n = 0;
+	size_t ino_count = 0, count = 0, n = 0;
+	bool known = mapping_scan(&inos, &ino_count) == 0;
 	bool cached;
 
 	pthread_mutex_lock(&shard->gate.lock);
@@ -391,7 +395,8 @@ static int add_cached(struct fs *fs, struct fs_shard *shard,
 		pthread_mutex_lock(&inode->open_lock);
 		cached = inode->cached_opens > 0;
 		pthread_mutex_unlock(&inode->open_lock);
-		if (!cached)
+		if (!cached ||
+		    (known && !mapping_has(inos, ino_count, inode->key.ino)))
 			continue;
 		(*targets)[count].nodeid = inode_nodeid(&fs->inodes, inode);
 		(*targets)[count].generation = inode->generation;
@@ -403,6 +408,23 @@ static int add_cached(struct fs *fs, struct fs_shard *shard,
 	return *targets ? 0 : -ENOMEM;
 }
 
+/* Is any file open by way of that cache? */
+static bool has_cached(struct fs_shard *shard)
+{
+	struct inode *inode;
+	bool found = false;
+
+	pthread_mutex_lock(&shard->gate.lock);
+	for (inode = shard->gate.noted; inode && !found;
+	     inode = inode->noted_next) {
+		pthread_mutex_lock(&inode->open_lock);
+		found = inode->cached_opens > 0;
+		pthread_mutex_unlock(&inode->open_lock);
+	}
+	pthread_mutex_unlock(&shard->gate.lock);
+	return found;
+}
+
 static int flush_cached(struct fs *fs, struct fs_shard *shard,
 			uint64_t deadline_ns, struct hib_error *error)
 {
@@ -412,7 +434,9 @@ static int flush_cached(struct fs *fs, struct fs_shard *shard,
 	size_t count, index = 0, i;
 	int r, drained;
 
-	r = add_cached(fs, shard, &targets, &count);
+	if (!has_cached(shard))
+		return 0;
+	r = find_cached(fs, shard, &targets, &count);
 	if (r == 0 && count > 0) {
 		gate_let_flush(shard, true, deadline_ns);
 		r = hold_set_start(fs->gate.holds, targets, count, &set);

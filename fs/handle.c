@@ -301,6 +301,10 @@ int handle_open(struct fs *fs, struct inode *inode, int fd,
 		handle_free(fs, handle);
 		return r;
 	}
+	if (fi->flags & O_DIRECT && (fi->flags & O_ACCMODE) != O_RDONLY) {
+		handle->direct_writer = true;
+		atomic_fetch_add(&inode->direct_writers, 1);
+	}
 	if (inode->key.shard && (fi->flags & O_ACCMODE) != O_RDONLY)
 		gate_note_writer(fs, inode);
 	handle->item.abandon = handle_abandon;
@@ -317,6 +321,8 @@ void handle_close(struct fs *fs, struct handle *handle)
 	struct fs_shard *shard = handle->inode->key.shard;
 
 	open_item_remove(&fs->open_items, &handle->item);
+	if (handle->direct_writer)
+		atomic_fetch_sub(&handle->inode->direct_writers, 1);
 	close_modes(fs, handle);
 	handle_free(fs, handle);
 	atomic_fetch_sub(&fs->open_handles, 1);

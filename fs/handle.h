@@ -48,6 +48,7 @@ struct handle {
 	int flags; /* of open(2), for the daemon's own descriptor */
 	bool passthrough; /* counts in inode->passthrough_opens, else cached */
 	bool writer; /* counts in inode->writers */
+	bool direct_writer; /* counts in inode->direct_writers */
 	pthread_mutex_t lock;
 	atomic_int fd; /* -1 until needed; written under lock */
 };

@@ -25,11 +25,15 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <linux/falloc.h>
 #include <linux/magic.h>
 
 #include "fs/fs_internal.h"
 #include "fs/hold.h"
 #include "fs/mapping.h"
+
+/* Longer than any device keeps a write. */
+#define DIRECT_WRITE_SECONDS 120
 
 struct watched {
 	struct watched *next;
@@ -228,6 +232,46 @@ static int protect(struct fs *fs, struct watched *watched)
 	return note_ctime(fs, watched);
 }
 
+/*
+ * An asynchronous direct write lets go of the inode's lock once it has been
+ * submitted, which is when it sets ctime: whoever reads the file now may read
+ * what was there before it, under its ctime, and would never look again. Of
+ * these calls fallocate() waits for it on ext4 and xfs, and fdatasync() on
+ * btrfs. The former sets ctime, so it is spared files that nobody has written
+ * for longer than a write can take.
+ */
+static int finish_direct_writes(struct fs *fs, struct watched *watched,
+				const struct timespec *now)
+{
+	CLEANUP_CLOSE int fd = -EBADF;
+	struct timespec times[2];
+	struct statfs figures;
+	struct stat attr;
+	off_t data;
+
+	if (atomic_load(&watched->inode->direct_writers) == 0 ||
+	    watched->ctime.tv_sec + DIRECT_WRITE_SECONDS < now->tv_sec)
+		return 0;
+	fd = handle_reopen(fs, watched->inode, O_RDWR | O_NONBLOCK);
+	if (fd < 0 || fstat(fd, &attr) < 0 || fstatfs(fd, &figures) < 0)
+		return fd < 0 ? fd : -errno;
+	if (figures.f_type == BTRFS_SUPER_MAGIC) {
+		if (fdatasync(fd) < 0)
+			return -errno;
+		return note_ctime(fs, watched);
+	}
+	/* Where there are blocks, so that none is allocated. */
+	data = lseek(fd, 0, SEEK_DATA);
+	if (fallocate(fd, FALLOC_FL_KEEP_SIZE, data < 0 ? 0 : data, 1) < 0)
+		return errno == EOPNOTSUPP ? 0 : -errno;
+	times[0].tv_nsec = UTIME_OMIT;
+	times[0].tv_sec = 0;
+	times[1] = attr.st_mtim;
+	if (futimens(fd, times) < 0)
+		return -errno;
+	return note_ctime(fs, watched);
+}
+
 /* Nobody has it open: it can only be mapped if that shows. */
 static void unnote_if_closed(struct fs_shard *shard, struct inode *inode)
 {
@@ -306,11 +350,16 @@ static int note_all(struct fs *fs, struct fs_shard *shard,
 		    struct watched *first)
 {
 	struct watched *watched;
+	struct timespec now;
 	int r = 0;
 
+	clock_gettime(CLOCK_REALTIME_COARSE, &now);
 	/* Before the processes are looked at: see mapping_scan(). */
-	for (watched = first; watched && r == 0; watched = watched->next)
+	for (watched = first; watched && r == 0; watched = watched->next) {
 		r = note_ctime(fs, watched);
+		if (r == 0 && !watched->vanished)
+			r = finish_direct_writes(fs, watched, &now);
+	}
 	return r < 0 ? r : protect_mapped(fs, shard, first);
 }
 

@@ -236,6 +236,8 @@ static void try_again(struct s3_exchange *exchange, int code, bool slower,
 		return;
 	}
 	exchange->last_failure = *why;
+	if (exchange->request)
+		store_request_attempt_failed(exchange->request, why);
 	exchange->http.not_before_ms = now + delay;
 	http_submit(exchange->s3->http, &exchange->http);
 }
@@ -318,9 +320,13 @@ static void describe(struct s3_exchange *exchange, const struct s3_error *s3,
 			response->status, s3->code, *text ? ": " : "", text,
 			region);
 	else
-		hib_fail(ret, code, "HTTP %ld%s%s%s%s", response->status,
-			 *s3->code ? " " : " without an S3 error code",
-			 s3->code, *text ? ": " : "", text);
+		hib_fail(
+			ret, code, "HTTP %ld%s%s%s%s%s", response->status,
+			*s3->code ? " " : " without an S3 error code", s3->code,
+			*text ? ": " : "", text,
+			code == EACCES
+				? " (the store refuses these credentials: check them and what they allow)"
+				: "");
 }
 
 /* The server spoke, but not as S3 does: tried again a few times only. */

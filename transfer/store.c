@@ -211,6 +211,12 @@ static void count_failure(struct store *store, int result,
 	pthread_mutex_unlock(&store->lock);
 }
 
+void store_request_attempt_failed(struct store_request *request,
+				  const struct hib_error *error)
+{
+	count_failure(request->store, -error->code, error);
+}
+
 void store_request_finish(struct store_request *request, int result,
 			  const struct hib_error *error)
 {

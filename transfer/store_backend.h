@@ -106,6 +106,9 @@ extern const struct store_ops s3_store_ops;
 
 /* The request has left the queue. Counts; repeated calls do nothing. */
 void store_request_started(struct store_request *request);
+/* An attempt failed and another will be made: for status. */
+void store_request_attempt_failed(struct store_request *request,
+				  const struct hib_error *error);
 /* One try of it goes to the store. `again`: it is not the first. */
 void store_request_attempt(struct store_request *request, bool again);
 /* Ends it: counts, names operation and key in the message, calls done. */
