@@ -3,9 +3,10 @@
  *
  * The order of a freeze, and why nothing slips through:
  *
- * 1. Hold the inodes that are open for writing in passthrough, while the gate
- *    is still open: a request that holds an inode's lock gets its answer, so
- *    that our hold gets its turn.
+ * 1. Hold the inodes that are open for writing, while the gate is still open: a
+ *    request that holds an inode's lock gets its answer, so that our hold gets
+ *    its turn. Writes that the daemon serves are held as well as passthrough:
+ *    parked, they would keep locked pages of the kernel's cache from readers.
  * 2. The gate's mode becomes frozen, and the changes in flight are awaited.
  * 3. Look again for writers, and hold those that have come since. From the mode
  *    on an open for writing does not join the list: shard_writer_add() reads
@@ -340,6 +341,9 @@ static int hold_once(struct fs *fs, struct fs_shard *shard,
 	size_t index = 0;
 	int r;
 
+	/* Without root there is no passthrough, and all comes to the gate. */
+	if (!fs->rights.privileged)
+		return 0;
 	r = shard_writers(fs, shard, &writers.inodes, &writers.count);
 	if (r == 0)
 		r = start_holds(fs, freeze, &writers, &set);
@@ -516,10 +520,10 @@ static int check_place(struct fs *fs, struct fs_shard *shard,
 
 	if (fs_shard_place(shard) != FS_PLACE_NONE)
 		return 0;
-	n = fs->shard_depth == 1 ?
-		    asprintf(&path, "%s", fs_shard_name(shard)) :
-		    asprintf(&path, "%s/%s", fs_shard_bucket(shard),
-			     fs_shard_name(shard));
+	n = fs->shard_depth == 1
+		    ? asprintf(&path, "%s", fs_shard_name(shard))
+		    : asprintf(&path, "%s/%s", fs_shard_bucket(shard),
+			       fs_shard_name(shard));
 	if (n < 0) {
 		path = NULL;
 		return hib_fail_errno(error, ENOMEM, "freeze");

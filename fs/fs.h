@@ -109,7 +109,8 @@ void fs_get_status(struct fs *fs, struct fs_status *ret);
  * Every directory at shard depth is a shard, known as soon as it is looked at.
  */
 
-/* The shard of that name, made if need be; owned by the fs, valid until it ends. */
+/* The shard of that name, made if need be; owned by the fs, valid until it
+ * ends. */
 struct fs_shard *fs_shard_get(struct fs *fs, const char *bucket,
 			      const char *shard);
 const char *fs_shard_bucket(const struct fs_shard *shard);

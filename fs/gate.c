@@ -351,8 +351,8 @@ static struct fs_shard *shard_of(struct fs *fs, const struct request *request,
 	if (!inode || inode->key.shard)
 		return inode ? inode->key.shard : NULL;
 	*ret_by_name = true;
-	return request->names[i] ? shard_named(fs, inode, request->names[i]) :
-				   NULL;
+	return request->names[i] ? shard_named(fs, inode, request->names[i])
+				 : NULL;
 }
 
 static enum gate_verdict pass_gates(struct fs *fs, const struct fuse_buf *buf,
@@ -364,8 +364,8 @@ static enum gate_verdict pass_gates(struct fs *fs, const struct fuse_buf *buf,
 	bool by_name;
 	unsigned i;
 
-	token->kind = request->class == REQUEST_OPEN ? TOKEN_OPEN :
-						       TOKEN_CHANGE;
+	token->kind =
+		request->class == REQUEST_OPEN ? TOKEN_OPEN : TOKEN_CHANGE;
 	for (i = 0; i < request->node_count; i++) {
 		shard = shard_of(fs, request, i, &by_name);
 		if (!shard || shard == token->shards[0])
@@ -394,8 +394,8 @@ static enum gate_verdict filter(struct fs *fs, const struct fuse_buf *buf,
 	case REQUEST_PASS:
 		return GATE_PASS;
 	case REQUEST_INTERRUPT:
-		return interrupt(fs, request.interrupted) ? GATE_TAKEN :
-							    GATE_PASS;
+		return interrupt(fs, request.interrupted) ? GATE_TAKEN
+							  : GATE_PASS;
 	case REQUEST_RELEASE:
 		token->kind = TOKEN_RELEASE;
 		token->shards[0] = shard_of(fs, &request, 0, &by_name);
@@ -546,9 +546,8 @@ static bool ask_for_replay(struct fs *fs, struct fs_shard *shard)
 
 	pthread_mutex_lock(&gate_fs->lock);
 	if (!gate_fs->thread_started)
-		gate_fs->thread_started =
-			pthread_create(&gate_fs->thread, NULL, run_replay,
-				       fs) == 0;
+		gate_fs->thread_started = pthread_create(&gate_fs->thread, NULL,
+							 run_replay, fs) == 0;
 	asked = gate_fs->thread_started;
 	if (asked && !shard->gate.replaying) {
 		add_replay_locked(gate_fs, shard);

@@ -142,6 +142,22 @@ static void handle_abandon(struct fs *fs, struct open_item *item)
 	handle_free(fs, container_of(item, struct handle, item));
 }
 
+static void join_writers_locked(struct handle *handle,
+				struct fuse_file_info *fi)
+{
+	struct fs_shard *shard = handle->inode->key.shard;
+
+	if ((fi->flags & O_ACCMODE) == O_RDONLY || !shard)
+		return;
+	handle->writer = shard_writer_add(shard, handle->inode);
+	/*
+	 * Frozen: its writes have to come here, where the gate parks them, and
+	 * past the kernel's cache, whose pages they would keep from readers.
+	 */
+	if (!handle->writer)
+		fi->direct_io = 1;
+}
+
 #ifdef HIBFS_HAVE_PASSTHROUGH
 
 /* The kernel reopens the file with each open's own flags: O_PATH is enough. */
@@ -177,19 +193,6 @@ static void backing_close_locked(struct fs *fs, struct inode *inode)
 	inode->backing_id = 0;
 }
 
-static void join_writers_locked(struct handle *handle,
-				struct fuse_file_info *fi)
-{
-	struct fs_shard *shard = handle->inode->key.shard;
-
-	if ((fi->flags & O_ACCMODE) == O_RDONLY || !shard)
-		return;
-	handle->writer = shard_writer_add(shard, handle->inode);
-	/* Frozen: its writes have to come here, where the gate parks them. */
-	if (!handle->writer)
-		fi->direct_io = 1;
-}
-
 static int open_passthrough_locked(struct fs *fs, struct handle *handle,
 				   struct fuse_file_info *fi)
 {
@@ -204,7 +207,6 @@ static int open_passthrough_locked(struct fs *fs, struct handle *handle,
 	inode->passthrough_opens++;
 	handle->passthrough = true;
 	fi->backing_id = inode->backing_id;
-	join_writers_locked(handle, fi);
 	return 0;
 }
 
@@ -212,8 +214,6 @@ static void close_passthrough_locked(struct fs *fs, struct handle *handle)
 {
 	struct inode *inode = handle->inode;
 
-	if (handle->writer)
-		shard_writer_remove(inode->key.shard, inode);
 	if (--inode->passthrough_opens == 0)
 		backing_close_locked(fs, inode);
 }
@@ -256,6 +256,8 @@ static int open_modes(struct fs *fs, struct handle *handle,
 		fi->keep_cache = !fs->passthrough;
 		r = 0;
 	}
+	if (r == 0)
+		join_writers_locked(handle, fi);
 	pthread_mutex_unlock(&inode->open_lock);
 	return r;
 }
@@ -265,6 +267,8 @@ static void close_modes(struct fs *fs, struct handle *handle)
 	struct inode *inode = handle->inode;
 
 	pthread_mutex_lock(&inode->open_lock);
+	if (handle->writer)
+		shard_writer_remove(inode->key.shard, inode);
 	if (handle->passthrough)
 		close_passthrough_locked(fs, handle);
 	else

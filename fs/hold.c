@@ -384,9 +384,8 @@ int hold_pool_new(const char *mountpoint, struct hold_pool **ret,
 	if (!pool)
 		return hib_fail_errno(error, ENOMEM, "hold pool");
 	pool->mountpoint = strdup(mountpoint);
-	if (!pool->mountpoint ||
-	    getrandom(pool->secret, sizeof(pool->secret), 0) !=
-		    sizeof(pool->secret)) {
+	if (!pool->mountpoint || getrandom(pool->secret, sizeof(pool->secret),
+					   0) != sizeof(pool->secret)) {
 		free(pool->mountpoint);
 		free(pool);
 		return hib_fail_errno(error, ENOMEM, "hold pool");
@@ -598,8 +597,8 @@ size_t hold_set_count(const struct hold_set *set)
 
 int hold_set_held_nodes(struct hold_set *set, uint64_t **nodes, size_t *count)
 {
-	uint64_t *more = reallocarray(*nodes, *count + set->count + 1,
-				      sizeof(*more));
+	uint64_t *more =
+		reallocarray(*nodes, *count + set->count + 1, sizeof(*more));
 	size_t i;
 
 	if (!more)

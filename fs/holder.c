@@ -152,8 +152,8 @@ static int in_use(struct fs *fs, struct fs_shard *shard, const char *what,
 	if (directory)
 		search_processes(&search);
 	hib_fail(error, EBUSY, "%s is in use by %s", what,
-		 search.found ? buffer_string(&search.list) :
-				"a process that cannot be seen from here");
+		 search.found ? buffer_string(&search.list)
+			      : "a process that cannot be seen from here");
 	buffer_done(&search.list);
 	return -EBUSY;
 }

@@ -228,7 +228,7 @@ static int open_for_life(const struct inode_key *key,
 	struct stat attr;
 
 	if (*seed->name == '\0')
-		fd = fcntl(seed->dirfd, F_DUPFD_CLOEXEC, 0);
+		fd = inode_path_fd(seed->dirfd);
 	else
 		fd = openat(seed->dirfd, seed->name,
 			    O_PATH | O_NOFOLLOW | O_CLOEXEC);

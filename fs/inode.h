@@ -125,6 +125,12 @@ void inode_probe_handles(struct inode_table *table);
 int inode_key_open(const struct inode_table *table,
 		   const struct inode_key *key);
 
+/*
+ * An O_PATH descriptor of the file behind fd: a duplicate of one that is open
+ * for reading or writing would count as an opener for as long as it lives.
+ */
+int inode_path_fd(int fd);
+
 /* What a new node is made of, besides its key. */
 struct inode_seed {
 	enum inode_kind kind;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "fs/handle.h"
 #include "fs/inode.h"
 
 #define IDENTIFY_TRIES 5
@@ -101,6 +102,14 @@ static bool handle_matches(const struct inode_key *key, ino_t ino)
 	return key->handle_bytes >= sizeof(low) && low == (uint32_t)ino;
 }
 
+int inode_path_fd(int fd)
+{
+	char path[PROC_PATH_BYTES];
+
+	proc_path(fd, path);
+	return open(path, O_PATH | O_CLOEXEC);
+}
+
 int inode_identify(const struct inode_table *table, int dirfd, const char *name,
 		   struct stat *ret_attr, struct inode_key *ret_key,
 		   int *ret_fd)
@@ -129,7 +138,7 @@ int inode_identify(const struct inode_table *table, int dirfd, const char *name,
 	}
 
 	if (*name == '\0')
-		fd = fcntl(dirfd, F_DUPFD_CLOEXEC, 0);
+		fd = inode_path_fd(dirfd);
 	else
 		fd = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)

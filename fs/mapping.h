@@ -1,7 +1,7 @@
 /*
- * Which files are mapped shared, by any process of the machine. The kernel tells
- * nobody that a file of a passthrough file system is mapped, and a mapping
- * outlives the handle that it was made from.
+ * Which files are mapped shared, by any process of the machine. The kernel
+ * tells nobody that a file of a passthrough file system is mapped, and a
+ * mapping outlives the handle that it was made from.
  *
  * Used by watch.c. Thread-safety: no shared state.
  */

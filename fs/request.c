@@ -66,8 +66,8 @@ static void parse_open(struct request *request, const struct body *body,
 	const struct fuse_open_in *in = front(body, sizeof(*in));
 
 	change(request, node);
-	if (!in || !(in->flags & O_TRUNC ||
-		     in->open_flags & FUSE_OPEN_KILL_SUIDGID))
+	if (!in ||
+	    !(in->flags & O_TRUNC || in->open_flags & FUSE_OPEN_KILL_SUIDGID))
 		request->class = REQUEST_OPEN;
 }
 

@@ -1,10 +1,10 @@
 /*
  * Writing a file's dirty pages back write-protects them in the page tables of
  * those who map it: the next store faults, and the fault sets ctime. That costs
- * disk I/O for all that is dirty, so it is done only for files that some process
- * does map (mapping.h); for the others ctime is enough, because a mapping made
- * later faults at its first store anyway. Where the processes cannot be seen,
- * all are taken for mapped.
+ * disk I/O for all that is dirty, so it is done only for files that some
+ * process does map (mapping.h); for the others ctime is enough, because a
+ * mapping made later faults at its first store anyway. Where the processes
+ * cannot be seen, all are taken for mapped.
  *
  * Time stamps come from a clock that ticks some hundred times a second. Since
  * 6.13 the kernel gives a change a stamp of its own when somebody has looked at
@@ -147,7 +147,8 @@ void gate_note_writer(struct fs *fs, struct inode *inode)
 		inode_unref(&fs->inodes, inode);
 		free(watched);
 	}
-	hold_pool_warm(fs->gate.holds, count_writers(shard));
+	if (fs->rights.privileged)
+		hold_pool_warm(fs->gate.holds, count_writers(shard));
 }
 
 void gate_forget_writer(struct inode *inode)
@@ -219,8 +220,8 @@ static int note_ctime(struct fs *fs, struct watched *watched)
 /* The waiting kind: the other passes by pages that are being written already. */
 static int protect(struct fs *fs, struct watched *watched)
 {
-	CLEANUP_CLOSE int fd = handle_reopen(
-		fs, watched->inode, O_RDONLY | O_NOATIME | O_NONBLOCK);
+	CLEANUP_CLOSE int fd = handle_reopen(fs, watched->inode,
+					     O_RDONLY | O_NOATIME | O_NONBLOCK);
 
 	if (fd < 0)
 		return fd == -ESTALE || fd == -ENOENT ? 0 : fd;
@@ -316,8 +317,8 @@ static bool has_fine_times(struct fs *fs)
 	struct statfs figures;
 
 	if (uname(&kernel) < 0 || fstatfs(fs->source_fd, &figures) < 0 ||
-	    sscanf(kernel.release, "%u.%u", &major, &minor) != 2 ||
-	    major < 6 || (major == 6 && minor < 13))
+	    sscanf(kernel.release, "%u.%u", &major, &minor) != 2 || major < 6 ||
+	    (major == 6 && minor < 13))
 		return false;
 	return figures.f_type == EXT4_SUPER_MAGIC ||
 	       figures.f_type == XFS_SUPER_MAGIC ||
@@ -432,8 +433,7 @@ int watch_check(struct fs *fs, struct fs_shard *shard, struct hib_error *error)
 	incomplete = shard->gate.watch && shard->gate.watch->incomplete;
 	pthread_mutex_unlock(&shard->gate.lock);
 	if (incomplete)
-		return hib_fail_errno(error, ENOMEM,
-				      "watch the files of %s/%s",
+		return hib_fail_errno(error, ENOMEM, "watch the files of %s/%s",
 				      fs_shard_bucket(shard),
 				      fs_shard_name(shard));
 	for (; watched; watched = watched->next) {

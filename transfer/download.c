@@ -25,6 +25,9 @@
 
 /* Bytes that nobody wants are read along when a second request costs more. */
 #define GAP_BYTES (256u << 10)
+/* Larger requests gain nothing, and fewer of them fit into memory. */
+#define FETCH_BYTES_MAX (8u << 20)
+_Static_assert(FETCH_BYTES_MAX >= 2 * CHUNK_BYTES_MAX, "a chunk fits");
 
 /* One place that wants one chunk. */
 struct want {
@@ -248,14 +251,13 @@ static int add_fetch(struct download *d, size_t *capacity, size_t first)
 	return 0;
 }
 
-static bool joins(const struct download *d, const struct fetch *fetch,
-		  const struct chunk_record *record)
+static bool joins(const struct fetch *fetch, const struct chunk_record *record)
 {
 	uint64_t end = (uint64_t)record->offset + record->stored_bytes;
 
 	return record->pack == fetch->pack &&
 	       record->offset <= fetch->offset + fetch->length + GAP_BYTES &&
-	       end < fetch->offset + d->engine->config.pack_bytes;
+	       end < fetch->offset + FETCH_BYTES_MAX;
 }
 
 static int list_fetches(struct download *d)
@@ -272,7 +274,7 @@ static int list_fetches(struct download *d)
 			d->fetch_count ? &d->fetches[d->fetch_count - 1] : NULL;
 		uint64_t end = (uint64_t)record->offset + record->stored_bytes;
 
-		if (!fetch || !joins(d, fetch, record)) {
+		if (!fetch || !joins(fetch, record)) {
 			if (add_fetch(d, &capacity, i) < 0)
 				return -ENOMEM;
 			continue;

@@ -12,7 +12,7 @@
 
 #include "transfer/pack.h"
 
-#define MEMORY_DEFAULT ((uint64_t)128 << 20)
+#define MEMORY_DEFAULT ((uint64_t)96 << 20)
 #define PACKS_MIN 4
 #define WORKERS_MAX 8
 
@@ -114,6 +114,15 @@ void engine_wake(void *arg)
 	pthread_mutex_unlock(&engine->lock);
 }
 
+/* Idle daemons hold no memory for what may never come. */
+static void trim_locked(struct engine *engine)
+{
+	if (engine->memory_used || engine->jobs || engine->rounds_active)
+		return;
+	while (engine->idle_count)
+		free(engine->idle_buffers[--engine->idle_count]);
+}
+
 int engine_job_finish(struct engine *engine, struct engine_job *job,
 		      struct cancel *cancel, struct hib_error *error)
 {
@@ -133,6 +142,7 @@ int engine_job_finish(struct engine *engine, struct engine_job *job,
 	while (*link != job)
 		link = &(*link)->next_job;
 	*link = job->next_job;
+	trim_locked(engine);
 	pthread_mutex_unlock(&engine->lock);
 	cancel_watch_remove(cancel, &watch);
 	if (job->result < 0 && error)
@@ -227,9 +237,7 @@ void engine_buffer_put(struct engine *engine, enum engine_use use, size_t bytes,
 		engine->idle_buffers[engine->idle_count++] = buffer;
 	else
 		free(buffer);
-	/* idle daemons hold no memory for what may never come */
-	while (!engine->memory_used && engine->idle_count)
-		free(engine->idle_buffers[--engine->idle_count]);
+	trim_locked(engine);
 	pthread_cond_broadcast(&engine->progress);
 	pthread_mutex_unlock(&engine->lock);
 }
@@ -242,30 +250,43 @@ bool engine_wants_compression(enum engine_compression mode,
 	return packs_sending >= (packs_limit + 1) / 2;
 }
 
-int engine_round_begin(struct engine *engine, struct cancel *cancel)
+static bool has_place_locked(const struct engine *engine, bool large)
+{
+	unsigned limit = engine->rounds_limit;
+
+	return engine->rounds_active < limit &&
+	       (!large || limit == 1 ||
+		engine->large_rounds_active < limit - 1);
+}
+
+int engine_round_begin(struct engine *engine, bool large, struct cancel *cancel)
 {
 	struct cancel_watch watch = { .wake = engine_wake, .arg = engine };
 	int r = 0;
 
 	cancel_watch_add(cancel, &watch);
 	pthread_mutex_lock(&engine->lock);
-	while (r == 0 && engine->rounds_active >= engine->rounds_limit) {
+	while (r == 0 && !has_place_locked(engine, large)) {
 		if (cancel_requested(cancel))
 			r = -ECANCELED;
 		else
 			pthread_cond_wait(&engine->progress, &engine->lock);
 	}
-	if (r == 0)
+	if (r == 0) {
 		engine->rounds_active++;
+		engine->large_rounds_active += large;
+	}
 	pthread_mutex_unlock(&engine->lock);
 	cancel_watch_remove(cancel, &watch);
 	return r;
 }
 
-void engine_round_end(struct engine *engine)
+void engine_round_end(struct engine *engine, bool large)
 {
 	pthread_mutex_lock(&engine->lock);
 	engine->rounds_active--;
+	engine->large_rounds_active -= large;
+	trim_locked(engine);
 	pthread_cond_broadcast(&engine->progress);
 	pthread_mutex_unlock(&engine->lock);
 }
@@ -315,7 +336,7 @@ static void set_limits(struct engine *engine)
 	packs = config->memory_bytes / config->pack_bytes;
 	if (packs < PACKS_MIN)
 		packs = PACKS_MIN;
-	rounds = (packs - 1) / 3;
+	rounds = (packs - 1) / 2;
 	engine->rounds_limit =
 		rounds < config->workers ? (unsigned)rounds : config->workers;
 	engine->memory_limit = packs * config->pack_bytes;

@@ -40,7 +40,7 @@ enum engine_compression {
 struct engine_config {
 	struct store *store; /* borrowed, outlives the engine */
 	unsigned workers; /* 0: one a CPU, at least 2 */
-	uint64_t memory_bytes; /* ceiling for buffers; 0: 128 MiB */
+	uint64_t memory_bytes; /* ceiling for buffers; 0: 96 MiB */
 	uint32_t pack_bytes; /* 0: 16 MiB */
 	enum engine_compression compression;
 };

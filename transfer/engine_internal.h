@@ -51,6 +51,7 @@ struct engine {
 	uint64_t memory_used, memory_limit;
 	uint64_t downloads_used, downloads_limit;
 	unsigned rounds_active, rounds_limit;
+	unsigned large_rounds_active;
 	uint8_t **idle_buffers;
 	unsigned idle_count;
 	_Atomic unsigned packs_sending; /* of all writers */
@@ -92,9 +93,14 @@ int engine_buffer_get(struct engine *engine, enum engine_use use, size_t bytes,
 void engine_buffer_put(struct engine *engine, enum engine_use use, size_t bytes,
 		       uint8_t *buffer);
 
-/* One round of an upload; it may hold one open pack. -ECANCELED. */
-int engine_round_begin(struct engine *engine, struct cancel *cancel);
-void engine_round_end(struct engine *engine);
+/*
+ * One round of an upload; it may hold one open pack. Large rounds leave one
+ * place to the others: the last round of a pause, under the lock, is small and
+ * does not wait for another shard's first. -ECANCELED.
+ */
+int engine_round_begin(struct engine *engine, bool large,
+		       struct cancel *cancel);
+void engine_round_end(struct engine *engine, bool large);
 
 /* A cancel_watch's wake: arg is the engine. Waits look again. */
 void engine_wake(void *arg);

@@ -178,7 +178,7 @@ int s3_endpoint_init(struct s3_endpoint *ret, const struct store_config *config,
 	if (!parts.tls && !endpoint.loopback && !config->allow_plain_http)
 		return hib_fail(
 			error, EPERM,
-			"refusing plain http:// to %s: use https://, or allow it explicitly",
+			"refusing plain http:// to %s: use https://, or allow it with -o s3_insecure_http",
 			parts.host);
 	path_style = config->path_style || is_address(parts.host) ||
 		     !is_dns_label(bucket);

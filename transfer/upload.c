@@ -21,6 +21,7 @@
 #include "transfer/upload_internal.h"
 
 #define SEGMENT_BYTES (16u << 20)
+#define LARGE_ROUND_BYTES ((uint64_t)256 << 20)
 #define EXTENTS_MAX 65536
 /* Beyond so many runs of data, holes up to this size are taken as data first. */
 #define EXTENT_GAP_BYTES 65536
@@ -475,6 +476,15 @@ static int end_failed(struct snapshot_writer *writer, int r,
 	return writer_failure(writer, r, error);
 }
 
+static bool is_large(const struct source_file *files, size_t count)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < count && bytes <= LARGE_ROUND_BYTES; i++)
+		bytes += files[i].size;
+	return bytes > LARGE_ROUND_BYTES;
+}
+
 int snapshot_writer_round(struct snapshot_writer *writer,
 			  struct source_file *files, size_t count,
 			  engine_open_fn open, void *arg,
@@ -490,12 +500,13 @@ int snapshot_writer_round(struct snapshot_writer *writer,
 		.arg = arg,
 		.call = call,
 	};
+	bool large = is_large(files, count);
 	int r;
 
 	writer->progress = call->progress;
 	writer->head_turn = 0;
 	cancel_watch_add(call->cancel, &watch);
-	r = engine_round_begin(writer->engine, call->cancel);
+	r = engine_round_begin(writer->engine, large, call->cancel);
 	if (r == 0) {
 		r = run_job(&round, count, take_head, error);
 		if (r == 0)
@@ -505,7 +516,7 @@ int snapshot_writer_round(struct snapshot_writer *writer,
 				    error);
 		if (r == 0)
 			r = writer_send_open(writer, error);
-		engine_round_end(writer->engine);
+		engine_round_end(writer->engine, large);
 	}
 	cancel_watch_remove(call->cancel, &watch);
 	free(round.segments);

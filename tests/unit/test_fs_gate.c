@@ -78,7 +78,8 @@ static void start(struct world *world, bool passthrough)
 	scratch_path(world->top, top);
 	snprintf(world->source, sizeof(world->source), "%s/source", top);
 	snprintf(world->mount, sizeof(world->mount), "%s/mount", top);
-	CHECK(mkdir(world->source, 0755) == 0 && mkdir(world->mount, 0755) == 0);
+	CHECK(mkdir(world->source, 0755) == 0 &&
+	      mkdir(world->mount, 0755) == 0);
 	CHECK_INT(mkdirat(world->top, "source/b", 0755), 0);
 	CHECK_INT(mkdirat(world->top, "source/b/s", 0755), 0);
 	CHECK_INT(mkdirat(world->top, "source/b/other", 0755), 0);
@@ -387,9 +388,9 @@ static int act_close(const struct scene *s)
 
 /* Names last: waiting, they keep the directory from those who look it up. */
 static const act_fn changes[] = {
-	act_write,    act_writev,    act_new_handle, act_append,
-	act_direct,   act_truncate,  act_fallocate,  act_copy,
-	act_splice,   act_chmod,     act_chown,	     act_utimens,
+	act_write,    act_writev,	   act_new_handle, act_append,
+	act_direct,   act_truncate,	   act_fallocate,  act_copy,
+	act_splice,   act_chmod,	   act_chown,	   act_utimens,
 	act_setxattr, act_open_truncating,
 };
 static const act_fn names[] = {
@@ -918,7 +919,8 @@ TEST(freezing_twice_is_busy_and_thawing_twice_harmless)
 	start(&world, true);
 	fs_shard_thaw(world.fs, world.shard);
 	freeze(&world, false);
-	CHECK_INT(fs_shard_freeze(world.fs, world.shard, false, &result, &error),
+	CHECK_INT(fs_shard_freeze(world.fs, world.shard, false, &result,
+				  &error),
 		  -EBUSY);
 	fs_shard_thaw(world.fs, world.shard);
 	fs_shard_thaw(world.fs, world.shard);
@@ -934,9 +936,8 @@ TEST(a_shard_without_directory_is_not_frozen)
 	struct world world;
 
 	start(&world, true);
-	CHECK_INT(fs_shard_freeze(world.fs,
-				  fs_shard_get(world.fs, "b", "none"), false,
-				  &result, &error),
+	CHECK_INT(fs_shard_freeze(world.fs, fs_shard_get(world.fs, "b", "none"),
+				  false, &result, &error),
 		  -ENOENT);
 	stop(&world);
 }

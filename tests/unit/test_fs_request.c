@@ -15,9 +15,9 @@ struct raw {
 
 static struct request parse(uint32_t opcode, const void *body, size_t size)
 {
-	struct raw raw = { .header = { .opcode = opcode,
-				       .unique = 77,
-				       .nodeid = 5 } };
+	struct raw raw = {
+		.header = { .opcode = opcode, .unique = 77, .nodeid = 5 }
+	};
 	struct request request;
 
 	memcpy(raw.body, body, size);
@@ -58,12 +58,23 @@ TEST(reads_pass)
 TEST(changes_are_changes)
 {
 	static const uint32_t changes[] = {
-		FUSE_SETATTR,	 FUSE_SYMLINK,	   FUSE_MKNOD,
-		FUSE_MKDIR,	 FUSE_UNLINK,	   FUSE_RMDIR,
-		FUSE_RENAME,	 FUSE_RENAME2,	   FUSE_LINK,
-		FUSE_WRITE,	 FUSE_SETXATTR,	   FUSE_REMOVEXATTR,
-		FUSE_CREATE,	 FUSE_FALLOCATE,   FUSE_COPY_FILE_RANGE,
-		FUSE_TMPFILE,	 53,
+		FUSE_SETATTR,
+		FUSE_SYMLINK,
+		FUSE_MKNOD,
+		FUSE_MKDIR,
+		FUSE_UNLINK,
+		FUSE_RMDIR,
+		FUSE_RENAME,
+		FUSE_RENAME2,
+		FUSE_LINK,
+		FUSE_WRITE,
+		FUSE_SETXATTR,
+		FUSE_REMOVEXATTR,
+		FUSE_CREATE,
+		FUSE_FALLOCATE,
+		FUSE_COPY_FILE_RANGE,
+		FUSE_TMPFILE,
+		53,
 	};
 	size_t i;
 
@@ -109,8 +120,7 @@ TEST(names_and_both_directories_of_a_rename_are_found)
 TEST(a_copy_changes_the_file_that_is_copied_to)
 {
 	struct fuse_copy_file_range_in in = { .nodeid_out = 11 };
-	struct request request =
-		parse(FUSE_COPY_FILE_RANGE, &in, sizeof(in));
+	struct request request = parse(FUSE_COPY_FILE_RANGE, &in, sizeof(in));
 
 	CHECK_INT(request.node_count, 1);
 	CHECK_INT(request.nodes[0], 11);
