@@ -32,10 +32,10 @@
 #include <unistd.h>
 
 #include "base/fault.h"
+#include "fs/flush.h"
 #include "fs/fs_internal.h"
 #include "fs/hold.h"
 #include "fs/holder.h"
-#include "fs/mapping.h"
 #include "fs/watch.h"
 
 #define PATIENCE_NS UINT64_C(2000000000) /* for all of a freeze */
@@ -49,6 +49,7 @@
 struct freeze {
 	struct hold_set *sets[1 + LATE_ROUNDS]; /* of step 1, and of step 3 */
 	size_t set_count;
+	bool deny; /* constant */
 	bool in_progress; /* some fs_shard_*() works on it; gate.lock */
 	bool thawed; /* fs_shard_thaw() came meanwhile; gate.lock */
 };
@@ -341,8 +342,11 @@ static int hold_once(struct fs *fs, struct fs_shard *shard,
 	size_t index = 0;
 	int r;
 
-	/* Without root there is no passthrough, and all comes to the gate. */
-	if (!fs->rights.privileged)
+	/*
+	 * Without root there is no passthrough, and all comes to the gate. So
+	 * it should without passthrough when it is to be denied.
+	 */
+	if (!fs->rights.privileged || (freeze->deny && !fs->passthrough))
 		return 0;
 	r = shard_writers(fs, shard, &writers.inodes, &writers.count);
 	if (r == 0)
@@ -377,94 +381,6 @@ static int hold_late(struct fs *fs, struct fs_shard *shard,
 }
 
 /*
- * ---- The kernel's own cache ----
- */
-
-/* Those that are mapped: it writes all else through. */
-static int find_cached(struct fs *fs, struct fs_shard *shard,
-		       struct hold_target **targets, size_t *ret_count)
-{
-	CLEANUP_FREE uint64_t *inos = NULL;
-	struct inode *inode;
-	size_t ino_count = 0, count = 0, n = 0;
-	bool known = mapping_scan(&inos, &ino_count) == 0;
-	bool cached;
-
-	pthread_mutex_lock(&shard->gate.lock);
-	for (inode = shard->gate.noted; inode; inode = inode->noted_next)
-		n++;
-	*targets = calloc(n ? n : 1, sizeof(**targets));
-	for (inode = shard->gate.noted; inode && *targets;
-	     inode = inode->noted_next) {
-		pthread_mutex_lock(&inode->open_lock);
-		cached = inode->cached_opens > 0;
-		pthread_mutex_unlock(&inode->open_lock);
-		if (!cached ||
-		    (known && !mapping_has(inos, ino_count, inode->key.ino)))
-			continue;
-		(*targets)[count].nodeid = inode_nodeid(&fs->inodes, inode);
-		(*targets)[count].generation = inode->generation;
-		(*targets)[count].flush = true;
-		count++;
-	}
-	pthread_mutex_unlock(&shard->gate.lock);
-	*ret_count = count;
-	return *targets ? 0 : -ENOMEM;
-}
-
-/* Is any file open by way of that cache? */
-static bool has_cached(struct fs_shard *shard)
-{
-	struct inode *inode;
-	bool found = false;
-
-	pthread_mutex_lock(&shard->gate.lock);
-	for (inode = shard->gate.noted; inode && !found;
-	     inode = inode->noted_next) {
-		pthread_mutex_lock(&inode->open_lock);
-		found = inode->cached_opens > 0;
-		pthread_mutex_unlock(&inode->open_lock);
-	}
-	pthread_mutex_unlock(&shard->gate.lock);
-	return found;
-}
-
-static int flush_cached(struct fs *fs, struct fs_shard *shard,
-			uint64_t deadline_ns, struct hib_error *error)
-{
-	CLEANUP_FREE struct hold_target *targets = NULL;
-	struct hold_target target;
-	struct hold_set *set = NULL;
-	size_t count, index = 0, i;
-	int r, drained;
-
-	if (!has_cached(shard))
-		return 0;
-	r = find_cached(fs, shard, &targets, &count);
-	if (r == 0 && count > 0) {
-		gate_let_flush(shard, true, deadline_ns);
-		r = hold_set_start(fs->gate.holds, targets, count, &set);
-		if (r == 0)
-			r = hold_set_wait(set, deadline_ns, NULL, NULL, &index);
-		for (i = 0; r == 0 && i < count; i++) {
-			target = hold_set_get(set, i);
-			/* Closed, and forgotten, in the meantime. */
-			if (target.result != -ESTALE)
-				r = target.result;
-		}
-		hold_set_release(set, answer_hold, fs);
-		drained = gate_let_flush(shard, false, deadline_ns);
-		r = r < 0 ? r : drained;
-	}
-	if (r < 0)
-		return hib_fail_errno(error, -r,
-				      "write back what is mapped of %s/%s",
-				      fs_shard_bucket(shard),
-				      fs_shard_name(shard));
-	return 0;
-}
-
-/*
  * ---- Freezing ----
  */
 
@@ -495,15 +411,14 @@ static int attempt(struct fs *fs, struct fs_shard *shard, struct freeze *freeze,
 }
 
 static int freeze_shard(struct fs *fs, struct fs_shard *shard,
-			struct freeze *freeze, bool deny,
-			struct hib_error *error)
+			struct freeze *freeze, struct hib_error *error)
 {
 	uint64_t deadline_ns = now_ns() + PATIENCE_NS;
 	int r;
 
 	do {
 		pthread_mutex_lock(&shard->gate.lock);
-		shard->gate.deny = deny;
+		shard->gate.deny = freeze->deny;
 		pthread_mutex_unlock(&shard->gate.lock);
 		r = attempt(fs, shard, freeze, deadline_ns, error);
 		if (r < 0)
@@ -573,6 +488,7 @@ int fs_shard_freeze(struct fs *fs, struct fs_shard *shard, bool deny,
 	if (!freeze)
 		return hib_fail_errno(error, ENOMEM, "freeze");
 	freeze->in_progress = true;
+	freeze->deny = deny;
 	r = claim_new(shard, freeze, error);
 	if (r < 0) {
 		free(freeze);
@@ -582,7 +498,7 @@ int fs_shard_freeze(struct fs *fs, struct fs_shard *shard, bool deny,
 	if (r < 0)
 		hib_fail(error, -r, "fault point freeze.before");
 	else
-		r = freeze_shard(fs, shard, freeze, deny, error);
+		r = freeze_shard(fs, shard, freeze, error);
 	if (r < 0)
 		return give_up(shard, freeze, r);
 	result.held_inodes = count_holds(freeze);

@@ -1,8 +1,7 @@
 /*
- * Threads: gate_filter() and gate_leave() run on the workers. One thread of the
- * mount's (run_replay) runs what was parked, a few requests of each shard in
- * turn; it blocks in handlers' system calls on the source, never on the mount,
- * and waits on gate_fs.changed. It is made when it is first needed.
+ * Threads: gate_filter() and gate_leave() run on the workers, the modes are set
+ * by whoever freezes. What is parked is kept by gate_park.c and run by
+ * gate_replay.c.
  *
  * Order of locks: gate.lock -> gate_fs.lock; gate.lock -> hold pool's.
  */
@@ -14,162 +13,9 @@
 #include <time.h>
 
 #include "fs/fs_internal.h"
+#include "fs/gate_internal.h"
 #include "fs/hold.h"
 #include "fs/request.h"
-
-#define REPLAYS_IN_TURN 16
-
-/* A request that waits. In one queue, and in gate_fs.by_unique. */
-struct parked {
-	struct parked *next, *previous; /* gate.lock */
-	struct parked *next_by_unique; /* gate_fs.lock */
-	struct fs_shard *shard; /* constant, like what follows */
-	struct parked_queue *queue;
-	uint64_t unique, nodeid;
-	bool locks_node;
-	bool stays; /* whatever interrupts it; gate.lock */
-	size_t size;
-	char data[];
-};
-
-/*
- * ---- Queues ----
- */
-
-static struct parked **unique_slot(struct gate_fs *gate_fs, uint64_t unique)
-{
-	/* The kernel numbers requests in steps of two. */
-	return &gate_fs->by_unique[unique / 2 % GATE_PARKED_SLOTS];
-}
-
-static void index_add(struct gate_fs *gate_fs, struct parked *parked)
-{
-	struct parked **slot = unique_slot(gate_fs, parked->unique);
-
-	pthread_mutex_lock(&gate_fs->lock);
-	parked->next_by_unique = *slot;
-	*slot = parked;
-	pthread_mutex_unlock(&gate_fs->lock);
-	atomic_fetch_add(&gate_fs->parked_requests, 1);
-}
-
-static void index_remove(struct gate_fs *gate_fs, struct parked *parked)
-{
-	struct parked **link = unique_slot(gate_fs, parked->unique);
-
-	pthread_mutex_lock(&gate_fs->lock);
-	while (*link != parked)
-		link = &(*link)->next_by_unique;
-	*link = parked->next_by_unique;
-	pthread_mutex_unlock(&gate_fs->lock);
-	atomic_fetch_sub(&gate_fs->parked_requests, 1);
-}
-
-static void queue_add_locked(struct parked_queue *queue, struct parked *parked,
-			     bool at_front)
-{
-	parked->queue = queue;
-	parked->next = at_front ? queue->first : NULL;
-	parked->previous = at_front ? NULL : queue->last;
-	if (parked->next)
-		parked->next->previous = parked;
-	else
-		queue->last = parked;
-	if (parked->previous)
-		parked->previous->next = parked;
-	else
-		queue->first = parked;
-}
-
-static void queue_remove_locked(struct parked *parked)
-{
-	struct parked_queue *queue = parked->queue;
-
-	if (parked->previous)
-		parked->previous->next = parked->next;
-	else
-		queue->first = parked->next;
-	if (parked->next)
-		parked->next->previous = parked->previous;
-	else
-		queue->last = parked->previous;
-}
-
-static struct parked *parked_new(struct fs_shard *shard,
-				 const struct fuse_buf *buf,
-				 const struct request *request)
-{
-	struct parked *parked = malloc(sizeof(*parked) + buf->size);
-
-	if (!parked)
-		return NULL;
-	memset(parked, 0, sizeof(*parked));
-	parked->shard = shard;
-	parked->unique = request->unique;
-	parked->nodeid = request->nodes[0];
-	parked->locks_node = request->locks_node;
-	parked->size = buf->size;
-	memcpy(parked->data, buf->mem, buf->size);
-	return parked;
-}
-
-/* Answers all of what was taken off a queue, and frees it. */
-static void answer_all(struct fs *fs, struct parked *first, int error)
-{
-	struct parked *parked;
-
-	while ((parked = first)) {
-		first = parked->next;
-		index_remove(&fs->gate, parked);
-		fs_raw_reply(fs, parked->unique, error);
-		free(parked);
-	}
-}
-
-static struct parked *take_all_locked(struct parked_queue *queue)
-{
-	struct parked *first = queue->first;
-
-	queue->first = queue->last = NULL;
-	return first;
-}
-
-/* INTERRUPT of a parked request: true when it was one. */
-static bool interrupt(struct fs *fs, uint64_t unique)
-{
-	struct fs_shard *shard = NULL;
-	struct parked *parked;
-	bool found, ended = false;
-
-	pthread_mutex_lock(&fs->gate.lock);
-	for (parked = *unique_slot(&fs->gate, unique); parked;
-	     parked = parked->next_by_unique)
-		if (parked->unique == unique)
-			shard = parked->shard;
-	pthread_mutex_unlock(&fs->gate.lock);
-	if (!shard)
-		return false;
-
-	pthread_mutex_lock(&shard->gate.lock);
-	for (parked = shard->gate.parked.first;
-	     parked && parked->unique != unique;)
-		parked = parked->next;
-	if (!parked)
-		for (parked = shard->gate.waking.first;
-		     parked && parked->unique != unique;)
-			parked = parked->next;
-	found = parked;
-	if (found && !parked->stays) {
-		queue_remove_locked(parked);
-		ended = true;
-	}
-	pthread_mutex_unlock(&shard->gate.lock);
-	if (ended) {
-		parked->next = NULL;
-		answer_all(fs, parked, EINTR);
-	}
-	return found;
-}
 
 /*
  * ---- What may pass ----
@@ -258,9 +104,9 @@ static void wake(struct fs *fs, struct fs_shard *shard)
 	if (r >= 0)
 		return;
 	pthread_mutex_lock(&shard->gate.lock);
-	waking = take_all_locked(&shard->gate.waking);
+	waking = park_take_all_locked(&shard->gate.waking);
 	pthread_mutex_unlock(&shard->gate.lock);
-	answer_all(fs, waking, -r);
+	park_answer_all(fs, waking, -r);
 }
 
 /* What is to be done with a request that may not pass: 0 for parking. */
@@ -281,8 +127,8 @@ static void park_locked(struct fs *fs, struct parked *parked,
 {
 	struct gate *gate = &parked->shard->gate;
 
-	index_add(&fs->gate, parked);
-	queue_add_locked(&gate->parked, parked, passage->replayed);
+	park_index_add(&fs->gate, parked);
+	park_queue_add_locked(&gate->parked, parked, passage->replayed);
 	if (parked->locks_node && gate->waiting)
 		hold_set_look_again(gate->waiting);
 }
@@ -296,7 +142,7 @@ static bool keep(struct fs *fs, struct fs_shard *shard,
 		 bool by_name)
 {
 	struct gate *gate = &shard->gate;
-	struct parked *parked = parked_new(shard, buf, passage->request);
+	struct parked *parked = park_copy(shard, buf, passage->request);
 	bool ask = false;
 	int refusal, mode;
 
@@ -314,8 +160,8 @@ static bool keep(struct fs *fs, struct fs_shard *shard,
 			     (mode == GATE_DRAINING && passage->replayed))) {
 		/* A stub. The first one asks for all. */
 		ask = !gate->waking.first;
-		index_add(&fs->gate, parked);
-		queue_add_locked(&gate->waking, parked, false);
+		park_index_add(&fs->gate, parked);
+		park_queue_add_locked(&gate->waking, parked, false);
 	} else if (refusal == 0) {
 		park_locked(fs, parked, passage);
 	}
@@ -381,8 +227,8 @@ static enum gate_verdict pass_gates(struct fs *fs, const struct fuse_buf *buf,
 	return GATE_PASS;
 }
 
-static enum gate_verdict filter(struct fs *fs, const struct fuse_buf *buf,
-				bool replayed, struct gate_token *token)
+enum gate_verdict gate_filter_as(struct fs *fs, const struct fuse_buf *buf,
+				 bool replayed, struct gate_token *token)
 {
 	struct request request;
 	struct passage passage = { &request, replayed };
@@ -394,8 +240,8 @@ static enum gate_verdict filter(struct fs *fs, const struct fuse_buf *buf,
 	case REQUEST_PASS:
 		return GATE_PASS;
 	case REQUEST_INTERRUPT:
-		return interrupt(fs, request.interrupted) ? GATE_TAKEN
-							  : GATE_PASS;
+		return park_interrupt(fs, request.interrupted) ? GATE_TAKEN
+							       : GATE_PASS;
 	case REQUEST_RELEASE:
 		token->kind = TOKEN_RELEASE;
 		token->shards[0] = shard_of(fs, &request, 0, &by_name);
@@ -415,7 +261,7 @@ static enum gate_verdict filter(struct fs *fs, const struct fuse_buf *buf,
 enum gate_verdict gate_filter(struct fs *fs, const struct fuse_buf *buf,
 			      struct gate_token *ret_token)
 {
-	return filter(fs, buf, false, ret_token);
+	return gate_filter_as(fs, buf, false, ret_token);
 }
 
 void gate_leave(struct fs *fs, const struct gate_token *token)
@@ -443,118 +289,6 @@ bool gate_is_frozen(const struct fs_shard *shard)
 	int mode = atomic_load(&shard->gate.mode);
 
 	return mode == GATE_FROZEN || mode == GATE_CLOSED;
-}
-
-/*
- * ---- Replay ----
- */
-
-/* The oldest parked request whose turn it is; else the shard is open. */
-static struct parked *next_turn(struct fs_shard *shard)
-{
-	struct gate *gate = &shard->gate;
-	struct parked *parked = NULL;
-
-	pthread_mutex_lock(&gate->lock);
-	if (atomic_load(&gate->mode) == GATE_DRAINING) {
-		parked = gate->parked.first;
-		if (parked)
-			queue_remove_locked(parked);
-		else
-			atomic_store(&gate->mode, GATE_OPEN);
-	}
-	pthread_mutex_unlock(&gate->lock);
-	return parked;
-}
-
-static void replay_one(struct fs *fs, struct parked *parked)
-{
-	struct fuse_buf buf = { .size = parked->size, .mem = parked->data };
-	struct gate_token token;
-
-	index_remove(&fs->gate, parked);
-	if (filter(fs, &buf, true, &token) == GATE_PASS) {
-		fuse_session_process_buf(fs->session, &buf);
-		gate_leave(fs, &token);
-	}
-	free(parked);
-}
-
-/* Returns whether there is more. */
-static bool replay_some(struct fs *fs, struct fs_shard *shard)
-{
-	struct parked *parked;
-	unsigned i;
-
-	for (i = 0; i < REPLAYS_IN_TURN; i++) {
-		parked = next_turn(shard);
-		if (!parked)
-			return false;
-		replay_one(fs, parked);
-	}
-	return true;
-}
-
-static void add_replay_locked(struct gate_fs *gate_fs, struct fs_shard *shard)
-{
-	shard->gate.replaying = true;
-	shard->gate.next_replay = NULL;
-	if (gate_fs->replay_last)
-		gate_fs->replay_last->gate.next_replay = shard;
-	else
-		gate_fs->replay_first = shard;
-	gate_fs->replay_last = shard;
-}
-
-static void *run_replay(void *arg)
-{
-	struct fs *fs = arg;
-	struct gate_fs *gate_fs = &fs->gate;
-	struct hib_error error = HIB_ERROR_INIT;
-	struct fs_shard *shard;
-	bool more;
-
-	if (worker_enter(fs, &error) < 0)
-		log_error(fs->log, "%s", error.message);
-	pthread_mutex_lock(&gate_fs->lock);
-	while (!gate_fs->ending) {
-		shard = gate_fs->replay_first;
-		if (!shard) {
-			pthread_cond_wait(&gate_fs->changed, &gate_fs->lock);
-			continue;
-		}
-		gate_fs->replay_first = shard->gate.next_replay;
-		if (!gate_fs->replay_first)
-			gate_fs->replay_last = NULL;
-		/* From now on a thaw has to ask for it again. */
-		shard->gate.replaying = false;
-		pthread_mutex_unlock(&gate_fs->lock);
-		more = replay_some(fs, shard);
-		pthread_mutex_lock(&gate_fs->lock);
-		if (more && !shard->gate.replaying)
-			add_replay_locked(gate_fs, shard);
-	}
-	pthread_mutex_unlock(&gate_fs->lock);
-	return NULL;
-}
-
-/* False: no thread, and nothing will be replayed. */
-static bool ask_for_replay(struct fs *fs, struct fs_shard *shard)
-{
-	struct gate_fs *gate_fs = &fs->gate;
-	bool asked;
-
-	pthread_mutex_lock(&gate_fs->lock);
-	if (!gate_fs->thread_started)
-		gate_fs->thread_started = pthread_create(&gate_fs->thread, NULL,
-							 run_replay, fs) == 0;
-	asked = gate_fs->thread_started;
-	if (asked && !shard->gate.replaying) {
-		add_replay_locked(gate_fs, shard);
-		pthread_cond_broadcast(&gate_fs->changed);
-	}
-	pthread_mutex_unlock(&gate_fs->lock);
-	return asked;
 }
 
 /*
@@ -620,38 +354,6 @@ bool gate_wait(struct fs_shard *shard, bool (*condition)(void *arg), void *arg,
 	return met;
 }
 
-/* A parked open differs from the changes only in what it is. */
-static struct parked *take_opens_locked(struct gate *gate)
-{
-	struct parked *first = NULL, **link = &first, *parked, *next;
-	struct request request;
-
-	for (parked = gate->parked.first; parked; parked = next) {
-		next = parked->next;
-		request_parse(parked->data, parked->size, &request);
-		if (request.class != REQUEST_OPEN)
-			continue;
-		queue_remove_locked(parked);
-		parked->next = NULL;
-		*link = parked;
-		link = &parked->next;
-	}
-	return first;
-}
-
-void gate_reopen(struct fs *fs, struct fs_shard *shard)
-{
-	struct gate *gate = &shard->gate;
-	struct parked *opens;
-
-	pthread_mutex_lock(&gate->lock);
-	atomic_store(&gate->mode, GATE_FROZEN);
-	opens = take_opens_locked(gate);
-	pthread_mutex_unlock(&gate->lock);
-	/* The kernel looks the path up and opens again; nothing has changed. */
-	answer_all(fs, opens, ESTALE);
-}
-
 void gate_drain(struct fs *fs, struct fs_shard *shard)
 {
 	struct gate *gate = &shard->gate;
@@ -663,40 +365,12 @@ void gate_drain(struct fs *fs, struct fs_shard *shard)
 	atomic_store(&gate->flushing, false);
 	replay = gate->parked.first;
 	atomic_store(&gate->mode, replay ? GATE_DRAINING : GATE_OPEN);
-	if (replay && !ask_for_replay(fs, shard)) {
-		lost = take_all_locked(&gate->parked);
+	if (replay && !gate_ask_for_replay(fs, shard)) {
+		lost = park_take_all_locked(&gate->parked);
 		atomic_store(&gate->mode, GATE_OPEN);
 	}
 	pthread_mutex_unlock(&gate->lock);
-	answer_all(fs, lost, ENOMEM);
-}
-
-bool gate_parks_lock_of(struct fs_shard *shard, uint64_t nodeid)
-{
-	struct gate *gate = &shard->gate;
-	struct parked *parked;
-	bool found = false;
-
-	pthread_mutex_lock(&gate->lock);
-	for (parked = gate->parked.first; parked && !found;
-	     parked = parked->next) {
-		if (!parked->locks_node || parked->nodeid != nodeid)
-			continue;
-		parked->stays = true;
-		found = true;
-	}
-	pthread_mutex_unlock(&gate->lock);
-	return found;
-}
-
-void fs_shard_woken(struct fs *fs, struct fs_shard *shard, int result)
-{
-	struct parked *waking;
-
-	pthread_mutex_lock(&shard->gate.lock);
-	waking = take_all_locked(&shard->gate.waking);
-	pthread_mutex_unlock(&shard->gate.lock);
-	answer_all(fs, waking, result < 0 ? -result : ESTALE);
+	park_answer_all(fs, lost, ENOMEM);
 }
 
 /*
@@ -755,20 +429,10 @@ int gate_shard_init(struct fs_shard *shard)
 	return 0;
 }
 
-static void free_queue(struct parked_queue *queue)
-{
-	struct parked *parked;
-
-	while ((parked = queue->first)) {
-		queue->first = parked->next;
-		free(parked);
-	}
-}
-
 void gate_shard_done(struct fs_shard *shard)
 {
-	free_queue(&shard->gate.parked);
-	free_queue(&shard->gate.waking);
+	park_free_queue(&shard->gate.parked);
+	park_free_queue(&shard->gate.waking);
 	pthread_cond_destroy(&shard->gate.changed);
 	pthread_mutex_destroy(&shard->gate.lock);
 }

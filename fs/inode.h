@@ -68,7 +68,7 @@ struct inode {
 	int backing_id; /* 0: none; open_lock */
 	unsigned passthrough_opens; /* handles that use it; open_lock */
 	unsigned cached_opens; /* handles through the daemon; open_lock */
-	unsigned writers; /* writable passthrough handles; open_lock */
+	unsigned writers; /* handles in shard->writers; shard->lock */
 	atomic_uint direct_writers; /* writable ones with O_DIRECT */
 	/* In shard->writers while `writers` > 0; guarded by shard->lock. */
 	struct inode *writer_next, *writer_previous;

@@ -49,7 +49,7 @@ struct fs_shard {
 	atomic_uint epoch;
 
 	pthread_mutex_t lock;
-	struct inode *writers; /* open for writing in passthrough; lock */
+	struct inode *writers; /* open for writing; lock */
 	size_t writer_count; /* lock */
 	/* Its directory as last seen, to know when it is another; lock */
 	struct inode_key directory;
@@ -124,7 +124,7 @@ void shard_each(struct fs *fs, void (*visit)(void *arg, struct fs_shard *shard),
 		void *arg);
 
 /*
- * Opening for writing in passthrough: the inode joins shard->writers, unless
+ * Opening for writing: the inode joins shard->writers, unless
  * the shard is frozen, which is false. The gate first says frozen and then
  * reads the list, so a writer is either in the list or knows.
  * Called with inode->open_lock held.
@@ -136,7 +136,7 @@ void shard_writer_remove(struct fs_shard *shard, struct inode *inode);
 void shard_file_closed(struct fs_shard *shard);
 
 /*
- * The inodes that are open for writing in passthrough, each with a reference
+ * The inodes that are open for writing, each with a reference
  * of ours (inode_unref() them, free() the array). For the gate: a descriptor of
  * such a file *through the mount* is had without any path, even when it is
  * unlinked: open_by_handle_at(2) on a descriptor of the mount's root with

@@ -198,6 +198,14 @@ static void count_success(struct store_request *request)
 	}
 }
 
+static void note_failure(struct store *store, const struct hib_error *error)
+{
+	store->last_failure_ms = clock_realtime_ms();
+	pthread_mutex_lock(&store->lock);
+	store->last_error = *error;
+	pthread_mutex_unlock(&store->lock);
+}
+
 /* An answer that the caller may well expect is not the store's failure. */
 static void count_failure(struct store *store, int result,
 			  const struct hib_error *error)
@@ -205,16 +213,13 @@ static void count_failure(struct store *store, int result,
 	if (result == -ENOENT || result == -EEXIST || result == -ECANCELED)
 		return;
 	atomic_fetch_add(&store->errors, 1);
-	store->last_failure_ms = clock_realtime_ms();
-	pthread_mutex_lock(&store->lock);
-	store->last_error = *error;
-	pthread_mutex_unlock(&store->lock);
+	note_failure(store, error);
 }
 
 void store_request_attempt_failed(struct store_request *request,
 				  const struct hib_error *error)
 {
-	count_failure(request->store, -error->code, error);
+	note_failure(request->store, error);
 }
 
 void store_request_finish(struct store_request *request, int result,

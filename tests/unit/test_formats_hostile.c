@@ -222,10 +222,12 @@ TEST(a_changed_pack_is_refused_or_harmless)
 	struct pack pack;
 
 	pack_init(&pack, memory, sizeof(memory));
-	for (int i = 0; i < 4; i++)
-		CHECK_INT(pack_append(&pack, "stored bytes", 12, 100, 0,
+	for (int i = 0; i < 4; i++) {
+		record.id[1] = (uint8_t)i;
+		CHECK_INT(pack_append(&pack, "stored bytes", 12, 12, 0,
 				      &record),
 			  0);
+	}
 	CHECK_INT(pack_seal(&pack, id), 0);
 	CHECK_INT(buffer_append(&out, pack.data, pack.size), 0);
 	change(parse_pack, &out);
