@@ -434,6 +434,91 @@ TEST(more_runs_of_data_than_a_manifest_lists_lose_small_holes_only)
 	tear_down(&f);
 }
 
+struct blocked_round {
+	struct fixture fixture;
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool begun, released; /* guarded by lock */
+};
+
+static int open_and_wait(void *arg, size_t index, const char **ret_path,
+			 struct hib_error *error)
+{
+	struct blocked_round *round = arg;
+
+	pthread_mutex_lock(&round->lock);
+	round->begun = true;
+	pthread_cond_broadcast(&round->changed);
+	while (!round->released)
+		pthread_cond_wait(&round->changed, &round->lock);
+	pthread_mutex_unlock(&round->lock);
+	return open_file(&round->fixture, index, ret_path, error);
+}
+
+static void *run_blocked_round(void *arg)
+{
+	struct blocked_round *round = arg;
+	struct fixture *f = &round->fixture;
+	struct source_file file = { .size = f->sizes[0],
+				    .chunk_bytes = CHUNK_BYTES_MAX };
+	struct hib_error error = HIB_ERROR_INIT;
+	struct snapshot_writer *writer = NULL;
+	int r = snapshot_writer_new(f->engine, &f->lineage, NULL, &writer,
+				    &error);
+
+	if (r == 0)
+		r = snapshot_writer_round(writer, &file, 1, open_and_wait,
+					  round, &f->call, &error);
+	if (r < 0)
+		TEST_FAIL_THREAD("%s", error.message);
+	snapshot_writer_free(writer);
+	free(file.ret_records);
+	free(file.ret_extents);
+	return NULL;
+}
+
+/* req: L7 */
+TEST(a_small_round_does_not_wait_for_a_large_one)
+{
+	static const uint64_t block = 4096;
+	struct source_file files[FILES] = { 0 };
+	struct hib_error error = HIB_ERROR_INIT;
+	static struct blocked_round large;
+	struct snapshot_writer *writer;
+	struct fixture f;
+
+	set_up(&f);
+	write_blocks(&f, "large0000", 1ull << 30, &block, 1);
+	large = (struct blocked_round){ .fixture = f };
+	strcpy(large.fixture.prefix, "large");
+	large.fixture.flags = O_RDONLY;
+	large.fixture.sizes[0] = 1ull << 30;
+	pthread_mutex_init(&large.lock, NULL);
+	pthread_cond_init(&large.changed, NULL);
+	CHECK_INT(pthread_create(&large.thread, NULL, run_blocked_round,
+				 &large),
+		  0);
+	pthread_mutex_lock(&large.lock);
+	while (!large.begun)
+		pthread_cond_wait(&large.changed, &large.lock);
+	pthread_mutex_unlock(&large.lock);
+	make_file(&f, "in", 1000000, 1, false);
+	writer = begin_upload(&f, files);
+	CHECK_INT(snapshot_writer_round(writer, files, f.count, open_file, &f,
+					&f.call, &error),
+		  0);
+	CHECK_INT(snapshot_writer_flush(writer, &f.call, &error), 0);
+	snapshot_writer_free(writer);
+	pthread_mutex_lock(&large.lock);
+	large.released = true;
+	pthread_cond_broadcast(&large.changed);
+	pthread_mutex_unlock(&large.lock);
+	pthread_join(large.thread, NULL);
+	free_sources(&f, files);
+	tear_down(&f);
+}
+
 struct user {
 	struct fixture fixture;
 	pthread_t thread;
