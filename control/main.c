@@ -511,9 +511,21 @@ static int serve(struct program *program, struct hib_error *error)
 	return r < 0 ? r : (int)(intptr_t)announced;
 }
 
+/* Where sockets go by default; NULL: /run/hibfs, which is root's. */
+static const char *run_directory(char buffer[PATH_MAX])
+{
+	const char *runtime = getenv("XDG_RUNTIME_DIR");
+
+	if (geteuid() == 0 || !runtime || !*runtime ||
+	    snprintf(buffer, PATH_MAX, "%s/hibfs", runtime) >= PATH_MAX)
+		return NULL;
+	return buffer;
+}
+
 static int prepare(struct program *program, int argc, char **argv,
 		   struct hib_error *error)
 {
+	char directory[PATH_MAX];
 	sigset_t set = handled_signals();
 	int r;
 
@@ -522,14 +534,16 @@ static int prepare(struct program *program, int argc, char **argv,
 	program->ready_fd = -EBADF;
 	program->lock_fd = -EBADF;
 	program->log.level = LOG_LEVEL_INFO;
+	/* what the starter had open is not ours: it would count as ours */
+	close_range(STDERR_FILENO + 1, UINT_MAX, 0);
 	r = fault_init(error);
 	if (r == 0)
 		r = parse_arguments(program, argc, argv, error);
 	if (r == 0)
 		r = find_mountpoint(program, argv[optind + 1], error);
 	if (r == 0)
-		r = options_finish(&program->options, program->mountpoint, NULL,
-				   error);
+		r = options_finish(&program->options, program->mountpoint,
+				   run_directory(directory), error);
 	if (r < 0)
 		return r;
 	program->log.level = (enum log_level)program->options.log_level;

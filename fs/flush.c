@@ -1,11 +1,14 @@
 #include "fs/flush.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "fs/fs_internal.h"
 #include "fs/hold.h"
 #include "fs/mapping.h"
+#include "fs/watch.h"
 
 static void answer_nobody(void *arg, uint64_t unique)
 {
@@ -13,36 +16,77 @@ static void answer_nobody(void *arg, uint64_t unique)
 	(void)unique;
 }
 
-/* Those that are mapped: it writes all else through. */
+static bool is_cached(struct inode *inode)
+{
+	bool cached;
+
+	pthread_mutex_lock(&inode->open_lock);
+	cached = inode->cached_opens > 0;
+	pthread_mutex_unlock(&inode->open_lock);
+	return cached;
+}
+
+/* Those that are mapped: it writes all else through. Each with a reference. */
 static int find_cached(struct fs *fs, struct fs_shard *shard,
-		       struct hold_target **targets, size_t *ret_count)
+		       struct inode ***ret, size_t *ret_count)
 {
 	CLEANUP_FREE uint64_t *inos = NULL;
-	struct inode *inode;
+	struct inode *inode, **found;
 	size_t ino_count = 0, count = 0, n = 0;
 	bool known = mapping_scan(&inos, &ino_count) == 0;
-	bool cached;
 
 	pthread_mutex_lock(&shard->gate.lock);
 	for (inode = shard->gate.noted; inode; inode = inode->noted_next)
 		n++;
-	*targets = calloc(n ? n : 1, sizeof(**targets));
-	for (inode = shard->gate.noted; inode && *targets;
-	     inode = inode->noted_next) {
-		pthread_mutex_lock(&inode->open_lock);
-		cached = inode->cached_opens > 0;
-		pthread_mutex_unlock(&inode->open_lock);
-		if (!cached ||
-		    (known && !mapping_has(inos, ino_count, inode->key.ino)))
-			continue;
-		(*targets)[count].nodeid = inode_nodeid(&fs->inodes, inode);
-		(*targets)[count].generation = inode->generation;
-		(*targets)[count].flush = true;
-		count++;
-	}
+	found = calloc(n ? n : 1, sizeof(*found));
+	for (inode = shard->gate.noted; inode && found;
+	     inode = inode->noted_next)
+		if (is_cached(inode) &&
+		    (!known || mapping_has(inos, ino_count, inode->key.ino)) &&
+		    inode_try_ref(&fs->inodes, inode))
+			found[count++] = inode;
 	pthread_mutex_unlock(&shard->gate.lock);
+	*ret = found;
 	*ret_count = count;
-	return *targets ? 0 : -ENOMEM;
+	return found ? 0 : -ENOMEM;
+}
+
+/* Where handles cannot be opened, without root, it takes a path. */
+static char *path_of(struct fs *fs, struct inode *inode)
+{
+	char path[PATH_MAX];
+
+	if (fs->rights.privileged)
+		return NULL;
+	watch_name(fs, inode, path, sizeof(path));
+	return strdup(path);
+}
+
+static int make_targets(struct fs *fs, struct fs_shard *shard,
+			struct hold_target **ret, size_t *ret_count)
+{
+	CLEANUP_FREE struct inode **inodes = NULL;
+	struct hold_target *targets;
+	size_t count = 0, i;
+	int r;
+
+	r = find_cached(fs, shard, &inodes, &count);
+	if (r < 0)
+		return r;
+	targets = calloc(count ? count : 1, sizeof(*targets));
+	for (i = 0; i < count; i++) {
+		if (targets) {
+			targets[i].nodeid =
+				inode_nodeid(&fs->inodes, inodes[i]);
+			targets[i].generation = inodes[i]->generation;
+			targets[i].flush = true;
+			targets[i].path = path_of(fs, inodes[i]);
+		}
+		inode_unref(&fs->inodes, inodes[i]);
+	}
+	*ret = targets;
+	*ret_count = count;
+	return targets ? 0 : -ENOMEM;
 }
 
 /* Is any file open by way of that cache? */
@@ -53,11 +97,8 @@ static bool has_cached(struct fs_shard *shard)
 
 	pthread_mutex_lock(&shard->gate.lock);
 	for (inode = shard->gate.noted; inode && !found;
-	     inode = inode->noted_next) {
-		pthread_mutex_lock(&inode->open_lock);
-		found = inode->cached_opens > 0;
-		pthread_mutex_unlock(&inode->open_lock);
-	}
+	     inode = inode->noted_next)
+		found = is_cached(inode);
 	pthread_mutex_unlock(&shard->gate.lock);
 	return found;
 }
@@ -73,7 +114,7 @@ int flush_cached(struct fs *fs, struct fs_shard *shard, uint64_t deadline_ns,
 
 	if (!has_cached(shard))
 		return 0;
-	r = find_cached(fs, shard, &targets, &count);
+	r = make_targets(fs, shard, &targets, &count);
 	if (r == 0 && count > 0) {
 		gate_let_flush(shard, true, deadline_ns);
 		r = hold_set_start(fs->gate.holds, targets, count, &set);

@@ -43,10 +43,14 @@ int hold_set_start(struct hold_pool *pool, const struct hold_target *targets,
 		   size_t count, struct hold_set **ret)
 {
 	struct hold_set *set = set_new(pool, targets, count);
+	size_t i;
 	int r;
 
-	if (!set)
+	if (!set) {
+		for (i = 0; i < count; i++)
+			free(targets[i].path);
 		return -ENOMEM;
+	}
 	pthread_mutex_lock(&pool->lock);
 	r = hold_start_master_locked(pool);
 	if (r < 0) {

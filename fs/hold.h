@@ -47,6 +47,8 @@ struct hold_target {
 	uint64_t nodeid;
 	uint32_t generation;
 	bool flush; /* write its cache back, rather than hold it */
+	/* Below the mount, if the node cannot be opened by number; malloc() */
+	char *path;
 	/* Guarded by the set from hold_set_start() on. */
 	enum hold_state state;
 	int result; /* 0 or a negative errno; -ESTALE: nobody has it open */
@@ -54,8 +56,8 @@ struct hold_target {
 };
 
 /*
- * Starts on count targets, which are copied. -ENOMEM. Free of the set
- * (hold_set_release()) is the caller's.
+ * Starts on count targets, which are copied; takes their paths, even on
+ * failure. -ENOMEM. The end of the set, hold_set_release(), is the caller's.
  */
 int hold_set_start(struct hold_pool *pool, const struct hold_target *targets,
 		   size_t count, struct hold_set **ret);

@@ -126,11 +126,27 @@ static int run_hold(const struct hold_set *set, size_t index)
 	return utimensat(fd, "", times, AT_EMPTY_PATH) < 0 ? -errno : 0;
 }
 
+static int open_path(const struct hold_set *set, const char *path)
+{
+	long fd = syscall(SYS_openat, set->mount_fd, path,
+			  O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
+	return fd < 0 ? -errno : (int)fd;
+}
+
 static int run_flush(const struct hold_set *set, size_t index)
 {
-	CLEANUP_CLOSE_OWN int fd =
-		open_target(set, &set->targets[index], O_RDONLY | O_NOATIME);
+	const char *path = set->targets[index].path;
+	CLEANUP_CLOSE_OWN int fd = -EBADF;
 
+	if (!path)
+		fd = open_target(set, &set->targets[index],
+				 O_RDONLY | O_NOATIME);
+	else
+		fd = open_path(set, path);
+	/* Removed while it is open: then it is not in the shard. */
+	if (path && fd == -ENOENT)
+		return 0;
 	if (fd < 0)
 		return fd;
 	/* Unlike fsync(2) it does not take the inode's lock. */
@@ -199,8 +215,12 @@ static void run_job_unlocked(struct hold_set *set)
 
 struct hold_set *hold_set_free(struct hold_set *set)
 {
+	size_t i;
+
 	if (!set)
 		return NULL;
+	for (i = 0; set->targets && i < set->count; i++)
+		free(set->targets[i].path);
 	pthread_cond_destroy(&set->changed);
 	free(set->targets);
 	free(set);

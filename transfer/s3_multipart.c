@@ -21,7 +21,7 @@
 #define PARTS_AT_ONCE 4
 #define COMPLETE_BODY_BYTES (4u << 20)
 #define QUERY_BYTES (S3_UPLOAD_ID_BYTES * 3 + 64)
-#define ABORT_TIMEOUT_MS 10000
+#define ABORT_TIMEOUT_MS 5000
 
 struct multipart;
 
@@ -120,13 +120,21 @@ static int upload_query(const struct multipart *m, size_t part,
 static void abort_done(struct s3_exchange *control, int result,
 		       const struct hib_error *error)
 {
+	struct multipart *m = multipart_of(control);
+
 	/* What could not be aborted stays invisible; the store's own expiry
 	 * of incomplete uploads removes it. */
 	(void)result;
 	(void)error;
-	multipart_free(multipart_of(control));
+	if (m->request)
+		answer(m);
+	multipart_free(m);
 }
 
+/*
+ * The caller hears of the failure when the upload is gone, so that he may close
+ * the store then; of a cancel at once.
+ */
 static void fail(struct multipart *m)
 {
 	char query[QUERY_BYTES];
@@ -139,7 +147,8 @@ static void fail(struct multipart *m)
 	m->control.http.cancel = NULL;
 	m->control.done = abort_done;
 	m->control.deadline_ms = clock_monotonic_ms() + ABORT_TIMEOUT_MS;
-	answer(m);
+	if (r < 0 || m->result == -ECANCELED)
+		answer(m);
 	if (r == 0)
 		s3_exchange_submit(&m->control);
 	else

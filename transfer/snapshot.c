@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "transfer/manifest_object.h"
+#include "transfer/sealed_text.h"
 
 #define MANIFEST_STORED_MAX ((size_t)1 << 30)
 #define CHUNKS_STORED_MAX ((size_t)4 << 30)
@@ -134,6 +135,8 @@ int snapshot_take_epoch(struct store *store, const struct lineage *lineage,
 	lineage_epoch_key(lineage, epoch, key);
 	r = epoch_format(&content, &body, error);
 	if (r == 0)
+		r = sealed_text_seal(&body, error);
+	if (r == 0)
 		r = fault("epoch.take.before", error);
 	if (r == 0)
 		r = put_if_absent(store, key, body.data, body.size, call,
@@ -155,6 +158,8 @@ int snapshot_read_epoch(struct store *store, const struct lineage *lineage,
 
 	lineage_epoch_key(lineage, epoch, key);
 	r = store_get(store, key, 0, 0, &body, call, error);
+	if (r == 0)
+		r = sealed_text_open(key, &body, error);
 	if (r == 0)
 		r = epoch_parse(key, body.data, body.size, ret, error);
 	return r;
@@ -400,6 +405,8 @@ int snapshot_read_bucket(struct store *store, const struct lineage *lineage,
 			"%s has no %s: this bucket was never paused completely into this store",
 			store_url(store), key);
 	if (r == 0)
+		r = sealed_text_open(key, &body, error);
+	if (r == 0)
 		r = bucket_index_parse(key, body.data, body.size, ret, error);
 	return r;
 }
@@ -415,6 +422,8 @@ int snapshot_write_bucket(struct store *store, const struct lineage *lineage,
 	int r = bucket_index_format(index, &body, error);
 
 	lineage_bucket_key(lineage, key);
+	if (r == 0)
+		r = sealed_text_seal(&body, error);
 	if (r == 0)
 		r = fault("commit.bucket.before", error);
 	if (r == 0)

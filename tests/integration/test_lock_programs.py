@@ -196,6 +196,36 @@ def test_a_database_under_load_is_whole_in_every_lock(hibfs, folder, hire, tmp_p
     assert writer.answer()[0] == 0
 
 
+@pytest.mark.req("L1", "L3", "A6")
+def test_a_daemon_without_root_locks(make_hibfs, file_store, hire, disk):
+    user = 65534
+    os.chown(disk / "store", user, user)
+    hibfs = make_hibfs(file_store, uid=user).start()
+    folder = hibfs.mount / SHARD
+    backing = hibfs.source / SHARD
+
+    def steps():
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+        folder.mkdir(parents=True)
+        yield from maps(folder / "mapped")
+        yield from writes_to(folder / "written")
+
+    actor = hire(steps)
+    assert actor.do()[0] == 0
+    with locked(hibfs):
+        assert (backing / "mapped").read_bytes()[:1] == b"a"
+        assert actor.do()[0] == actor.do()[0] == 0
+        assert (backing / "mapped").read_bytes()[:1] == b"a"
+    # Opens, writes; then it is to wait.
+    assert actor.do() == (0, 2)
+    with locked(hibfs):
+        actor.tell()
+        assert not actor.has_answered()
+    assert actor.answer() == (0, 2)
+
+
 # --- who holds it, and how it ends --------------------------------------------
 
 

@@ -433,9 +433,12 @@ def test_one_flipped_byte_in_any_object_is_noticed(mounted):
     keys = [
         key
         for key in mounted.store.keys()
-        if "/packs/" in key or "/manifests/" in key or "/chunks/" in key
+        if "/packs/" in key
+        or "/manifests/" in key
+        or "/chunks/" in key
+        or key.endswith("bucket.json")
     ]
-    assert len(keys) == 3
+    assert len(keys) == 4
     for key in keys:
         path = mounted.store.directory / key
         data = path.read_bytes()
