@@ -28,6 +28,16 @@ static int fill_header(struct pause_job *job, struct pausing *p)
 	return 0;
 }
 
+void pause_set_committed(void *arg, struct shard_record *record)
+{
+	const struct pausing *p = arg;
+
+	record->seq = p->seq;
+	record->epoch = p->epoch;
+	record->logical_bytes = p->manifest->logical_bytes;
+	record->files = p->manifest->file_count;
+}
+
 int pause_commit(struct pause_job *job, struct pausing *p,
 		 struct cancel *cancel, struct hib_error *error)
 {
@@ -44,8 +54,11 @@ int pause_commit(struct pause_job *job, struct pausing *p,
 			"somebody else committed snapshot %llu of %s in the meantime; nothing was evicted here, pause again",
 			(unsigned long long)p->manifest->seq,
 			shard_text(p->shard));
+	if (r < 0)
+		return r;
 	p->seq = p->manifest->seq;
-	return r;
+	/* a crash from here on may have to finish this without the store */
+	return shard_update(p->shard, pause_set_committed, p, error);
 }
 
 /* A shard that this node owned and that was removed through the mount. */

@@ -215,17 +215,6 @@ static int last_round(struct pause_job *job, struct pausing *p,
 
 /* ---- 5. evict ---- */
 
-static void set_committed(void *arg, struct shard_record *record)
-{
-	const struct pausing *p = arg;
-
-	record->seq = p->seq;
-	record->epoch = p->epoch;
-	record->logical_bytes = p->manifest->logical_bytes;
-	record->files = p->manifest->file_count;
-	record->error[0] = 0;
-}
-
 static int evict(struct pause_job *job, struct pausing *p,
 		 struct cancel *cancel, struct hib_error *error)
 {
@@ -245,7 +234,7 @@ static int mark_committed(struct pause_job *job, struct hib_error *error)
 
 		if (r == 0)
 			r = shard_step(p->shard, SHARD_PAUSE_COMMITTED,
-				       set_committed, p, NULL, error);
+				       pause_set_committed, p, NULL, error);
 		if (r < 0)
 			return hib_wrap(error, r, "record the commit of %s",
 					shard_text(p->shard));
@@ -412,8 +401,12 @@ static int pause_all(struct pause_job *job, struct hib_error *error)
 		r = run_step(job, "committing", pause_commit, cancel, error);
 	if (r == 0)
 		r = pause_write_bucket(job, cancel, error);
-	if (r == 0 && task_commit(job->task) < 0)
-		r = hib_fail(error, ECANCELED, "cancelled");
+	/*
+	 * The store has it: a cancel that came meanwhile is too late. To roll
+	 * back now would leave a live shard that the store calls paused.
+	 */
+	if (r == 0)
+		task_commit(job->task);
 	if (r == 0)
 		r = mark_committed(job, error);
 	if (r == 0)

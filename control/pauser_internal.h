@@ -50,6 +50,8 @@ static inline struct store_call pause_store_call(struct pause_job *job,
 /* Step 4 of a shard: its chunk table and manifest. */
 int pause_commit(struct pause_job *job, struct pausing *p,
 		 struct cancel *cancel, struct hib_error *error);
+/* What a shard's record says of its commit; arg: struct pausing. */
+void pause_set_committed(void *arg, struct shard_record *record);
 /* The end of step 4: bucket.json names the new snapshots. */
 int pause_write_bucket(struct pause_job *job, struct cancel *cancel,
 		       struct hib_error *error);

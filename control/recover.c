@@ -141,6 +141,46 @@ static int recover_shard(struct daemon *daemon, struct shard *shard,
 	return r;
 }
 
+/* Was this task's bucket committed before the crash? */
+static bool has_committed(struct shard *const *list, size_t count,
+			  const char *task)
+{
+	for (size_t i = 0; i < count; i++) {
+		struct shard_record record;
+
+		shard_get_record(list[i], &record);
+		if (record.state == SHARD_COMMITTED &&
+		    strcmp(record.task, task) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A bucket is paused as a whole: where the crash came after the first of its
+ * shards was recorded as committed, bucket.json names them all, and the others
+ * follow. Their files are as they were: nobody had one open, and there was no
+ * mount since.
+ */
+static void follow_siblings(struct daemon *daemon, struct shard *const *list,
+			    size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		struct hib_error error = HIB_ERROR_INIT;
+		struct shard_record record;
+
+		shard_get_record(list[i], &record);
+		if (record.state != SHARD_PAUSING || !record.task[0] ||
+		    !has_committed(list, count, record.task))
+			continue;
+		if (shard_step(list[i], SHARD_PAUSE_COMMITTED, NULL, NULL, NULL,
+			       &error) < 0)
+			log_error(daemon->log,
+				  "%s cannot follow its bucket: %s",
+				  shard_text(list[i]), error.message);
+	}
+}
+
 int recover_shards(struct daemon *daemon, struct hib_error *error)
 {
 	CLEANUP_FREE struct shard **list = NULL;
@@ -151,6 +191,7 @@ int recover_shards(struct daemon *daemon, struct hib_error *error)
 		r = shards_recorded(daemon->shards, &list, &count, error);
 	if (r < 0)
 		return r;
+	follow_siblings(daemon, list, count);
 	for (size_t i = 0; i < count; i++) {
 		struct hib_error shard_error = HIB_ERROR_INIT;
 

@@ -48,7 +48,8 @@ int tree_open(int dirfd, const char *path, int flags, struct hib_error *error);
 
 /*
  * Makes dirty pages of shared mappings of fd write-protected (so that the next
- * store changes ctime) and notes the identity. Starts writeback, does not wait.
+ * store changes ctime) and notes the identity. Waits for the writeback that
+ * does it.
  */
 int tree_identify(int fd, struct tree_identity *ret, struct hib_error *error);
 /* The same without touching pages, for a path below dirfd. */
@@ -66,14 +67,17 @@ bool tree_identity_same(const struct tree_identity *before,
 /*
  * Builds the skeleton of a manifest into the empty directory dirfd:
  * directories, files of full size with no data, symlinks, hard links, special
- * files, owners, xattrs, ACLs. Modes are restrictive until tree_seal().
+ * files. All of it belongs to the caller and is closed to others until
+ * tree_seal().
  */
 int tree_build(int dirfd, const struct manifest *manifest,
 	       struct cancel *cancel, struct hib_error *error);
 
 /*
- * Gives modes and times, after the contents are written: set-id bits and
- * directory times come last.
+ * Gives owners, xattrs, ACLs, modes and times, after the contents are written:
+ * a write clears set-id bits and capabilities, and a default ACL would be
+ * inherited by what is made below it. Directories come last. May be repeated.
+ * -EPERM: only root can give files to another owner.
  */
 int tree_seal(int dirfd, const struct manifest *manifest, struct cancel *cancel,
 	      struct hib_error *error);

@@ -133,8 +133,12 @@ static int make_entry(struct builder *builder, size_t index)
 	const struct manifest_entry *entry = &builder->manifest->entries[index];
 	uint64_t group = entry->hard_link_group;
 	const char *name;
-	int r = enter(builder, entry->path, &name);
+	int r = fault_point("build.entry.before");
 
+	if (r < 0)
+		return hib_fail(builder->error, -r,
+				"fault point build.entry.before");
+	r = enter(builder, entry->path, &name);
 	if (r < 0)
 		return r;
 	if (group && builder->first_of_group[group])
@@ -157,12 +161,32 @@ static int make_entry(struct builder *builder, size_t index)
 	}
 }
 
+/*
+ * dirfd may have come to ACLs by a default one above it: they are none of the
+ * manifest's, and all that is made here would inherit them.
+ */
+static int drop_inherited_acls(int dirfd, struct hib_error *error)
+{
+	static const char *const names[] = { "system.posix_acl_default",
+					     "system.posix_acl_access" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (fremovexattr(dirfd, names[i]) < 0 && errno != ENODATA &&
+		    errno != EOPNOTSUPP)
+			return hib_fail_errno(error, errno,
+					      "remove %s from the directory",
+					      names[i]);
+	return 0;
+}
+
 int tree_build(int dirfd, const struct manifest *manifest,
 	       struct cancel *cancel, struct hib_error *error)
 {
 	struct builder builder;
 	int r = begin(&builder, dirfd, manifest, error);
 
+	if (r == 0)
+		r = drop_inherited_acls(dirfd, error);
 	for (size_t i = 0; i < manifest->entry_count && r == 0; i++) {
 		if (cancel_requested(cancel))
 			r = hib_fail(error, ECANCELED, "cancelled");
@@ -175,6 +199,20 @@ int tree_build(int dirfd, const struct manifest *manifest,
 
 /* ---- sealing ---- */
 
+static int set_xattr(struct builder *builder,
+		     const struct manifest_entry *entry,
+		     const struct entry_xattr *xattr, const char *path)
+{
+	if (lsetxattr(path, xattr->name, xattr->value, xattr->size, 0) == 0)
+		return 0;
+	/* a property of btrfs's means nothing to the others */
+	if (strncmp(xattr->name, "btrfs.", 6) == 0 && errno == EOPNOTSUPP)
+		return 0;
+	return hib_fail_errno(builder->error, errno,
+			      "set the attribute %s of \"%s\"", xattr->name,
+			      entry->path);
+}
+
 /*
  * Owner, then attributes (a change of owner clears security.capability), then
  * the mode (a change of owner clears set-id bits, and an ACL brings a mask that
@@ -185,6 +223,7 @@ static int seal(struct builder *builder, const struct manifest_entry *entry,
 {
 	struct timespec times[2] = { entry->atime, entry->mtime };
 	char path[TREE_PROC_PATH_BYTES];
+	int r;
 
 	if (fchownat(dirfd, name, entry->uid, entry->gid, AT_SYMLINK_NOFOLLOW) <
 	    0)
@@ -195,14 +234,11 @@ static int seal(struct builder *builder, const struct manifest_entry *entry,
 					 entry->path, entry->uid, entry->gid)
 			       : failed(builder, "set the owner of", entry);
 	tree_proc_path(dirfd, name, path);
-	for (size_t i = 0; i < entry->xattr_count; i++)
-		if (lsetxattr(path, entry->xattrs[i].name,
-			      entry->xattrs[i].value, entry->xattrs[i].size,
-			      0) < 0)
-			return hib_fail_errno(builder->error, errno,
-					      "set the attribute %s of \"%s\"",
-					      entry->xattrs[i].name,
-					      entry->path);
+	for (size_t i = 0; i < entry->xattr_count; i++) {
+		r = set_xattr(builder, entry, &entry->xattrs[i], path);
+		if (r < 0)
+			return r;
+	}
 	if (entry->type != ENTRY_SYMLINK &&
 	    fchmodat(dirfd, name, entry->mode, 0) < 0)
 		return failed(builder, "set the mode of", entry);

@@ -112,12 +112,14 @@ static int add_xattrs(struct capture *capture, struct manifest_entry *entry,
 	ssize_t size = llistxattr(path, capture->list, XATTR_LIST_MAX_BYTES);
 	int r = 0;
 
-	if (size < 0 && (errno == EOPNOTSUPP || errno == ENOENT))
+	if (size < 0 && errno == EOPNOTSUPP)
 		return 0;
 	if (size < 0)
-		return hib_fail_errno(error, errno,
-				      "list the attributes of \"%s\"",
-				      entry->path);
+		return errno == ENOENT
+			       ? -ENOENT
+			       : hib_fail_errno(error, errno,
+						"list the attributes of \"%s\"",
+						entry->path);
 	for (char *name = capture->list; r == 0 && name < capture->list + size;
 	     name += strlen(name) + 1)
 		if (is_kept(name))
@@ -137,8 +139,9 @@ static int add_target(struct manifest_entry *entry,
 	ssize_t size =
 		readlinkat(item->dirfd, item->name, target, sizeof(target) - 1);
 
+	/* EINVAL: it is no symlink any more */
 	if (size < 0)
-		return errno == ENOENT
+		return errno == ENOENT || errno == EINVAL
 			       ? -ENOENT
 			       : hib_fail_errno(error, errno,
 						"read the symlink \"%s\"",
@@ -168,7 +171,7 @@ static void set_attributes(struct manifest_entry *entry,
 }
 
 static int remember(struct capture *capture, const char *path,
-		    const struct stat *status, struct hib_error *error)
+		    const struct tree_item *item, struct hib_error *error)
 {
 	struct seen *seen;
 
@@ -184,8 +187,8 @@ static int remember(struct capture *capture, const char *path,
 	}
 	seen = &capture->seen[capture->count++];
 	seen->path = path;
-	seen->links = S_ISDIR(status->st_mode) ? 1 : status->st_nlink;
-	tree_identity_note(&seen->identity, status);
+	seen->links = S_ISDIR(item->status.st_mode) ? 1 : item->status.st_nlink;
+	tree_identity_note(&seen->identity, item);
 	return 0;
 }
 
@@ -198,7 +201,11 @@ static int add_entry(void *arg, const struct tree_item *item,
 	int r;
 
 	if (!entry)
-		return no_memory(error);
+		return capture->count >= MANIFEST_MAX_ENTRIES
+			       ? hib_fail(error, EFBIG,
+					  "more than %u names in one shard",
+					  MANIFEST_MAX_ENTRIES)
+			       : no_memory(error);
 	entry->path = strdup(item->path);
 	if (!entry->path)
 		return no_memory(error);
@@ -212,8 +219,7 @@ static int add_entry(void *arg, const struct tree_item *item,
 		manifest_remove_last(capture->manifest);
 		return r;
 	}
-	return r == 0 ? remember(capture, entry->path, &item->status, error)
-		      : r;
+	return r == 0 ? remember(capture, entry->path, item, error) : r;
 }
 
 /* ---- after the walk ---- */
@@ -338,11 +344,14 @@ int tree_capture(int dirfd, struct manifest *manifest,
 
 	capture.list = malloc(XATTR_LIST_MAX_BYTES);
 	capture.value = malloc(XATTR_VALUE_MAX_BYTES);
+	clock_gettime(CLOCK_REALTIME_COARSE, &top.noted);
 	if (!capture.list || !capture.value)
 		r = no_memory(error);
 	else if (fstat(dirfd, &top.status) < 0)
 		r = hib_fail_errno(error, errno, "stat the shard");
 	else
+		r = tree_proc_check(dirfd, error);
+	if (r == 0)
 		r = add_entry(&capture, &top, error);
 	if (r == 0)
 		r = tree_walk(dirfd, &walk, error);

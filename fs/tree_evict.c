@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <stdint.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -10,6 +11,8 @@
 
 #define CAPABILITY "security.capability"
 #define CAPABILITY_BYTES 64
+/* A multiple of the block sizes of all file systems. */
+#define BLOCK_BYTES_MAX 65536
 
 /* Somebody has it open, or mapped: his pages would turn to zeros. */
 static int probe(int fd, const char *path, struct hib_error *error)
@@ -26,17 +29,57 @@ static int probe(int fd, const char *path, struct hib_error *error)
 	return 0;
 }
 
-/* The blocks below the end, and those preallocated behind it. */
+/*
+ * The blocks below the end, the one that the end lies in too (a hole that ends
+ * at the size would only zero it), and those preallocated behind it.
+ */
 static int free_blocks(int fd, const struct stat *status)
 {
-	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-		      status->st_size ? status->st_size : 1) < 0) {
-		if (errno != EOPNOTSUPP)
-			return -errno;
-		if (ftruncate(fd, 0) < 0)
-			return -errno;
+	const int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+	off_t size = status->st_size;
+	int r = fallocate(fd, mode, 0,
+			  size < INT64_MAX - BLOCK_BYTES_MAX
+				  ? size + BLOCK_BYTES_MAX -
+					    size % BLOCK_BYTES_MAX
+				  : INT64_MAX);
+
+	/* the size is near the largest that the file system has */
+	if (r < 0 && errno == EFBIG)
+		r = fallocate(fd, mode, 0, size);
+	if (r < 0 && errno == EOPNOTSUPP)
+		r = ftruncate(fd, 0);
+	if (r == 0)
+		r = ftruncate(fd, size);
+	return r < 0 ? -errno : 0;
+}
+
+/* Mode bits that shut their owner out stop all but root. */
+static int open_shut(const struct tree_item *item, struct hib_error *error)
+{
+	mode_t mode = item->status.st_mode & 07777;
+	int fd;
+
+	if (fchmodat(item->dirfd, item->name, mode | S_IRUSR | S_IWUSR, 0) < 0)
+		return -errno;
+	fd = tree_open(item->dirfd, item->name, O_RDWR, error);
+	if (fchmodat(item->dirfd, item->name, mode, 0) < 0) {
+		close_fd(fd);
+		return -errno;
 	}
-	return ftruncate(fd, status->st_size) < 0 ? -errno : 0;
+	return fd;
+}
+
+static int open_for_evict(const struct tree_item *item, struct hib_error *error)
+{
+	int fd = tree_open(item->dirfd, item->name, O_RDWR, error);
+
+	if (fd == -EACCES)
+		fd = open_shut(item, error);
+	if (fd == -ETXTBSY)
+		return hib_fail(error, EBUSY, "\"%s\" is being run by somebody",
+				item->path);
+	return fd < 0 ? hib_fail_errno(error, -fd, "open \"%s\"", item->path)
+		      : fd;
 }
 
 /* Changing contents clears set-id bits and capabilities, and sets mtime. */
@@ -69,10 +112,9 @@ static int evict_file(void *arg, const struct tree_item *item,
 	r = fault_point("evict.file.before");
 	if (r < 0)
 		return hib_fail(error, -r, "fault point evict.file.before");
-	fd = openat(item->dirfd, item->name,
-		    O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	fd = open_for_evict(item, error);
 	if (fd < 0)
-		return hib_fail_errno(error, errno, "open \"%s\"", item->path);
+		return fd;
 	r = probe(fd, item->path, error);
 	if (r < 0)
 		return r;

@@ -248,8 +248,7 @@ int task_commit(struct task *task)
 	pthread_mutex_lock(&task->registry->lock);
 	if (task->cancel_asked || cancel_requested(&task->cancel))
 		r = -ECANCELED;
-	else
-		task->committed = true;
+	task->committed = true;
 	pthread_mutex_unlock(&task->registry->lock);
 	return r;
 }

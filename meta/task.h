@@ -119,9 +119,9 @@ struct cancel *task_cancel(struct task *task);
 
 /*
  * The point of no return (P5): from here on the task can only complete. Whoever
- * works on the task calls task_commit(), -ECANCELED when its cancel has fired;
- * whoever wants to stop it calls task_request_cancel(), false when it is too
- * late. One of the two wins.
+ * works on the task calls task_commit(), -ECANCELED when its cancel has fired
+ * (and the task goes on all the same where it cannot go back); whoever wants to
+ * stop it calls task_request_cancel(), false when it is too late.
  */
 int task_commit(struct task *task);
 bool task_request_cancel(struct task *task);

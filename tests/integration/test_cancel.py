@@ -84,6 +84,19 @@ def test_cancel_after_success_is_harmless(hibfs):
     assert state(hibfs) == "hibernated"
 
 
+@pytest.mark.req("P5")
+def test_a_cancel_after_the_store_has_the_commit_is_too_late(make_hibfs, file_store):
+    hibfs = make_hibfs(file_store).start(faults="commit.bucket.after=delay:1000")
+    fill(hibfs.mount / "b" / "s", files=2)
+    index = file_store.directory / "hibfs_storage/PauseResume/b/bucket.json"
+    task = hibfs.ctl("pause", "--no-wait", "b/s")["task"]
+    wait_until(index.exists, "bucket.json is written")
+    hibfs.ctl("cancel", task)
+    hibfs.ctl("wait", task)
+    assert status(hibfs, task) == "completed"
+    assert state(hibfs) == "hibernated"
+
+
 @pytest.mark.req("P1", "L5")
 def test_a_stop_during_a_pause_leaves_the_shard_live(hibfs, s3proxy):
     before = tree_digest(hibfs.source / "b" / "s")

@@ -603,6 +603,33 @@ def test_a_pause_that_is_killed_loses_nothing(make_hibfs, file_store, point):
     assert_same_tree(before, tree_digest(hibfs.source / "bucket" / "shard"))
 
 
+@pytest.mark.req("P6", "T2")
+@pytest.mark.parametrize(
+    "point", ["commit.bucket.after", "pause.committed.before@1",
+              "pause.committed.before@2", "pause.committed.before@3",
+              "pause.stub_rename.before@2", "pause.hibernated.before@1"]
+)
+def test_a_bucket_is_paused_all_or_not_at_all_through_a_crash(
+    make_hibfs, file_store, point
+):
+    name, _, number = point.partition("@")
+    hibfs = make_hibfs(file_store).start(faults=f"{name}=kill@{number or 1}")
+    for shard in range(3):
+        fill(hibfs.mount / "bucket" / f"shard{shard}", files=3, seed=shard)
+    before = tree_digest(hibfs.source / "bucket")
+    hibfs.ctl("pause", "bucket", check=False)
+    hibfs.wait_killed()
+    hibfs.start()
+    states = {s["state"] for s in hibfs.ctl("list", "bucket")["shards"]}
+    assert states in ({"live"}, {"hibernated"})
+    if states == {"live"}:
+        hibfs.ctl("pause", "bucket")
+    hibfs.ctl("resume", "bucket")
+    after = tree_digest(hibfs.source / "bucket")
+    del before[b""], after[b""]
+    assert_same_tree(before, after)
+
+
 def before_mtime(digest):
     """The recorded mtime of the tree's top."""
     return digest[b""]["mtime_ns"]
