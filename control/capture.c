@@ -401,6 +401,12 @@ int capture_run_round(struct capture *capture, const struct engine_call *call,
 	return r;
 }
 
+int capture_flush(struct capture *capture, const struct engine_call *call,
+		  struct hib_error *error)
+{
+	return snapshot_writer_flush(capture->writer, call, error);
+}
+
 int capture_verify(struct capture *capture, struct cancel *cancel,
 		   struct hib_error *error)
 {

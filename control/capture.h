@@ -60,6 +60,13 @@ int capture_run_round(struct capture *capture, const struct engine_call *call,
 		      struct capture_round *ret, struct hib_error *error);
 
 /*
+ * Waits until the store has what the rounds have sent, so that nobody who waits
+ * for the lock waits for that.
+ */
+int capture_flush(struct capture *capture, const struct engine_call *call,
+		  struct hib_error *error);
+
+/*
  * After the round under the lock: looks once more at every file's identity.
  * -ESTALE naming a file that changed.
  */

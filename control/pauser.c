@@ -176,6 +176,8 @@ static int prepare(struct pause_job *job, struct pausing *p,
 		if (r < 0)
 			return hib_fail(error, -r, "fault point");
 		r = capture_run_round(p->capture, &call, &round, error);
+		if (r == 0)
+			r = capture_flush(p->capture, &call, error);
 		if (r == 0 && i == 0)
 			progress_add_bytes_skipped(call.progress,
 						   round.kept_bytes);
